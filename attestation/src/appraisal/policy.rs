@@ -1,0 +1,83 @@
+//! Factors of the policy: is this session bound, is S current, is it what the relying party accepts.
+
+use super::Evidence;
+use crate::UnixTime;
+use crate::crypto::constant_time_eq;
+use crate::policy::{Check, NamedGroup, Policy};
+use crate::result::Factor;
+
+/// Clocks of client and enclave may differ by this much.
+const CLOCK_SKEW_SECONDS: u64 = 300;
+
+pub(super) fn factors(evidence: &Evidence, policy: &Policy, now: UnixTime) -> Vec<Factor> {
+    let mut out = session(evidence, policy, now);
+    out.extend(snp(evidence, policy));
+    out.extend(statement(evidence, policy));
+    out
+}
+
+fn session(evidence: &Evidence, policy: &Policy, now: UnixTime) -> Vec<Factor> {
+    let (channel, statement) = (&evidence.channel, &evidence.statement);
+    let bound = evidence
+        .expected_report_data
+        .is_some_and(|expected| constant_time_eq(&expected, &evidence.report.report_data));
+    let got = if bound { "this session" } else { "another session" };
+    let help = "replayed, relayed or diverted evidence: somebody is between you and the enclave";
+    let mut out = vec![Factor::of("channel.binding", bound, got, "this session", help)];
+    let help = "the other side's TLS key is not the one that the hardware vouches for";
+    let (got, want) = (statement.spki.to_string(), channel.spki.to_string());
+    out.push(Factor::of("channel.spki", statement.spki == channel.spki, got, want, help));
+    let group = NamedGroup(channel.named_group);
+    let help = "a key exchange that the policy does not accept was negotiated";
+    out.push(policy.channel.named_group.factor("channel.named_group", &group, help));
+    let from = statement.not_before.0.saturating_sub(CLOCK_SKEW_SECONDS);
+    let until = statement.not_after.0.saturating_add(CLOCK_SKEW_SECONDS);
+    let window = format!("{} to {}", statement.not_before.0, statement.not_after.0);
+    let (want, help) = (format!("to contain {}", now.0), "an old statement, or one of the clocks is wrong");
+    out.push(Factor::of("epoch.window", (from..=until).contains(&now.0), window, want, help));
+    if let Some(want) = evidence.request.node_id {
+        let same = want == statement.node_id;
+        let help = "another node answered than the one that was asked for";
+        out.push(Factor::of("epoch.node_id", same, statement.node_id.to_string(), want.to_string(), help));
+    }
+    out
+}
+
+fn snp(evidence: &Evidence, policy: &Policy) -> Vec<Factor> {
+    let (report, policy) = (&evidence.report, &policy.snp);
+    let debug = u64::from(report.debug_allowed());
+    vec![
+        policy.version.factor("snp.version", &report.version.into(), "update the processor's firmware"),
+        policy.measurement.factor(
+            "snp.measurement",
+            &report.measurement,
+            "other software runs there than the policy accepts; `docs/factors.md` says how to find out why",
+        ),
+        policy.debug.factor("snp.policy.debug", &debug, "the host can read the memory of this enclave"),
+        policy.vmpl.factor(
+            "snp.vmpl",
+            &report.vmpl.into(),
+            "the report was asked for by other code than the kernel",
+        ),
+    ]
+}
+
+fn statement(evidence: &Evidence, policy: &Policy) -> Vec<Factor> {
+    let (s, claims, privacy) = (&evidence.statement, &policy.claims, &policy.privacy);
+    let flag =
+        |check: &Check<u64>, name, value| check.factor(name, &value, "the enclave promises less privacy");
+    let mut out: Vec<Factor> = s
+        .models
+        .iter()
+        .map(|model| claims.model.factor("claims.model", model, "another model is served"))
+        .collect();
+    out.extend([
+        claims.config.factor("claims.config", &s.config, "the enclave is configured in another way"),
+        claims.release.factor("claims.release", &s.release, "the enclave is of another release"),
+        claims.gpu_mode.factor("claims.gpu_mode", &s.gpu_mode, "the GPUs are in another mode"),
+        flag(&privacy.padding, "privacy.padding", s.privacy.padding),
+        flag(&privacy.content_logged, "privacy.content_logged", s.privacy.content_logged),
+        flag(&privacy.shared_prefix_cache, "privacy.shared_prefix_cache", s.privacy.shared_prefix_cache),
+    ]);
+    out
+}

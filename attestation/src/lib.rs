@@ -1,0 +1,37 @@
+//! The Verifier of Cocoon and every wire format around it.
+//!
+//! Everything here is a function of its arguments: bytes, a policy and a time go in, a result comes out. There is no clock, no
+//! file, no socket and no environment, so that the same code appraises evidence in a client, a test, a fuzzer or an audit.
+//!
+//! Trust is a type. Each arrow consumes the left side and is the only way to the right:
+//!
+//! ```text
+//! RawEvidence --parse--> Evidence --authenticate--> AuthenticEvidence --appraise--> AttestationResult
+//! ```
+//!
+//! | Module | What |
+//! |---|---|
+//! | [`wire`] | `cocoon/1` messages: frames, AttestRequest, AttestResponse, the epoch statement S, CMW evidence, model manifest |
+//! | [`binding`] | how evidence is tied to one TLS session: leaf, Merkle tree, REPORT_DATA |
+//! | [`snp`] | AMD SEV-SNP: report, VCEK, chain to a pinned root |
+//! | [`policy`] | what a relying party accepts, as TOML |
+//! | [`appraisal`] | the pipeline above |
+//! | [`result`](mod@result) | factors and the Attestation Result |
+
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
+
+pub mod appraisal;
+pub mod binding;
+mod cbor;
+mod crypto;
+mod error;
+pub mod policy;
+mod reader;
+pub mod result;
+pub mod snp;
+mod types;
+pub mod wire;
+
+pub use error::Error;
+pub use types::{Digest, Measurement, UnixTime};

@@ -1,0 +1,127 @@
+//! One demand on one value.
+
+use std::fmt::Display;
+
+use serde::Deserialize;
+
+use crate::result::Factor;
+use crate::{Digest, Measurement};
+
+/// A kind of value that a policy can make demands on.
+pub trait Criterion: PartialOrd + Display {
+    /// Whether `at_least` makes sense.
+    const ORDERED: bool;
+}
+
+impl Criterion for u64 {
+    const ORDERED: bool = true;
+}
+impl Criterion for String {
+    const ORDERED: bool = false;
+}
+impl Criterion for Digest {
+    const ORDERED: bool = false;
+}
+impl Criterion for Measurement {
+    const ORDERED: bool = false;
+}
+impl Criterion for super::NamedGroup {
+    const ORDERED: bool = false;
+}
+
+/// What is demanded of a value: `{ exactly = v }`, `{ any_of = [v, ..] }`, `{ at_least = n }` or `{ unchecked = "why" }`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Check<T> {
+    /// This value.
+    Exactly(T),
+    /// One of these.
+    AnyOf(Vec<T>),
+    /// This number or a larger one.
+    AtLeast(T),
+    /// Anything, for a reason.
+    Unchecked {
+        /// The reason, for people.
+        why: String,
+    },
+}
+
+impl<T: Criterion> Check<T> {
+    /// Whether `value` is as demanded.
+    pub fn accepts(&self, value: &T) -> bool {
+        match self {
+            Self::Exactly(want) => value == want,
+            Self::AnyOf(wants) => wants.contains(value),
+            Self::AtLeast(want) => value >= want,
+            Self::Unchecked { .. } => true,
+        }
+    }
+
+    /// The factor `name` for `value`.
+    pub fn factor(&self, name: &'static str, value: &T, help: &str) -> Factor {
+        match self {
+            Self::Unchecked { why } => Factor::unchecked(name, value.to_string(), why),
+            Self::Exactly(_) | Self::AnyOf(_) | Self::AtLeast(_) => {
+                Factor::of(name, self.accepts(value), value.to_string(), self.wanted(), help)
+            }
+        }
+    }
+
+    /// The demand in words.
+    pub fn wanted(&self) -> String {
+        match self {
+            Self::Exactly(want) => want.to_string(),
+            Self::AnyOf(wants) => {
+                let all = wants.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                if wants.len() == 1 { all } else { format!("one of {all}") }
+            }
+            Self::AtLeast(want) => format!("at least {want}"),
+            Self::Unchecked { why } => format!("not looked at: {why}"),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de> + Criterion> Deserialize<'de> for Check<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Raw<T> {
+            Exactly(T),
+            AnyOf(Vec<T>),
+            AtLeast(T),
+            Unchecked(String),
+        }
+        let refuse = |why| Err(serde::de::Error::custom(why));
+        match Raw::deserialize(d)? {
+            Raw::Exactly(want) => Ok(Self::Exactly(want)),
+            Raw::AnyOf(wants) if wants.is_empty() => {
+                refuse("any_of: the list is empty, so nothing would be accepted")
+            }
+            Raw::AnyOf(wants) => Ok(Self::AnyOf(wants)),
+            Raw::AtLeast(_) if !T::ORDERED => {
+                refuse("at_least: this value has no order, use exactly or any_of")
+            }
+            Raw::AtLeast(want) => Ok(Self::AtLeast(want)),
+            Raw::Unchecked(why) if why.trim().is_empty() => refuse("unchecked: say why"),
+            Raw::Unchecked(why) => Ok(Self::Unchecked { why }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::Status;
+
+    #[test]
+    fn accepts_what_it_says() {
+        assert!(Check::Exactly(1).accepts(&1) && !Check::Exactly(1).accepts(&2));
+        assert!(Check::AnyOf(vec![1, 2]).accepts(&2) && !Check::AnyOf(vec![1, 2]).accepts(&3));
+        assert!(
+            Check::AtLeast(2).accepts(&2) && Check::AtLeast(2).accepts(&3) && !Check::AtLeast(2).accepts(&1)
+        );
+        let unchecked = Check::<u64>::Unchecked { why: "test".into() };
+        assert_eq!(unchecked.factor("x", &9, "").status, Status::Unchecked);
+        assert_eq!(Check::Exactly(1).factor("x", &9, "").status, Status::Fail);
+        assert_eq!(Check::AnyOf(vec![1, 2]).wanted(), "one of 1, 2");
+    }
+}
