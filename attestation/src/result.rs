@@ -76,7 +76,7 @@ impl Factor {
 /// Everything that was found, accepted or not: the JSON of `cocoon verify --json`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Report {
-    /// `snp`; with a simulated root still `snp`, because it is the same path: the factor `snp.root` tells.
+    /// `snp`, or `unknown` for bytes that are not evidence; with a simulated root still `snp`, because it is the same path: the factor `snp.root` tells.
     pub platform: &'static str,
     /// The processor's product name, or `unknown`.
     pub product: &'static str,
@@ -91,6 +91,15 @@ pub struct Report {
 }
 
 impl Report {
+    /// The report for bytes that could not even be parsed.
+    #[must_use]
+    pub fn malformed(error: &crate::Error) -> Self {
+        let help = "the other side is not a Cocoon enclave of a version that this client knows";
+        let factor = Factor::fail("evidence.format", error.to_string(), "well-formed evidence", help);
+        let (platform, product) = ("unknown", "unknown");
+        Self { platform, product, authentic: false, accepted: false, factors: vec![factor], claims: BTreeMap::new() }
+    }
+
     /// The factors that failed.
     pub fn failures(&self) -> impl Iterator<Item = &Factor> {
         self.factors.iter().filter(|factor| factor.status == Status::Fail)

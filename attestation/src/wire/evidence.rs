@@ -76,12 +76,13 @@ impl EvidenceSet {
 }
 
 fn label(key: Value) -> Result<String, Error> {
-    match key {
-        Value::Text(label) if label.len() <= MAX_LABEL && (label == "cpu" || is_gpu_label(&label)) => {
-            Ok(label)
-        }
-        _ => Err(Error::malformed(WHAT, "a label that is neither cpu nor gpu0, gpu1, ..")),
+    if let Value::Text(label) = key
+        && label.len() <= MAX_LABEL
+        && (label == "cpu" || is_gpu_label(&label))
+    {
+        return Ok(label);
     }
+    Err(Error::malformed(WHAT, "a label that is neither cpu nor gpu0, gpu1, .."))
 }
 
 fn is_gpu_label(label: &str) -> bool {

@@ -1,0 +1,107 @@
+//! Commands, exit codes, and what a person reads.
+
+mod chat;
+mod output;
+mod table;
+mod verify;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use cocoon_client::{Error, Policy};
+
+/// Rejected: evidence, policy or verification failed.
+const REJECTED: u8 = 1;
+/// Could not tell: usage, missing file, unreachable.
+const COULD_NOT_TELL: u8 = 2;
+
+/// Verify a Cocoon enclave, then talk to it. Nothing is sent to an enclave that the policy does not accept.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cocoon",
+    version,
+    about,
+    after_help = "Exit codes: 0 accepted / done, 1 rejected, 2 could not tell (usage, missing file, unreachable)."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Verify the enclave, then ask; the answer is streamed to standard output
+    Chat(chat::ChatArgs),
+    /// Verify the enclave and show every factor; no prompt is sent
+    Verify(verify::VerifyArgs),
+}
+
+/// Where the enclave is, and what is accepted there.
+#[derive(Debug, Args)]
+struct Target {
+    /// The enclave, or a relay in front of it
+    #[arg(value_name = "HOST:PORT", value_parser = endpoint)]
+    endpoint: String,
+
+    /// Policy, TOML [default: $XDG_CONFIG_HOME/cocoon/policy.toml or ~/.config/cocoon/policy.toml]
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+}
+
+fn endpoint(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => {
+            Ok(text.to_owned())
+        }
+        _ => Err("expected HOST:PORT".to_owned()),
+    }
+}
+
+impl Target {
+    fn policy(&self) -> anyhow::Result<Policy> {
+        let path = match &self.policy {
+            Some(path) => path.clone(),
+            None => default_policy()?,
+        };
+        let text = std::fs::read_to_string(&path).with_context(|| {
+            format!("cannot read the policy {}; say which with --policy FILE", path.display())
+        })?;
+        Policy::from_toml(&text).with_context(|| path.display().to_string())
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "where a user's configuration lies is said by the environment (XDG base directories)"
+)]
+fn default_policy() -> anyhow::Result<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let config = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")));
+    Ok(config.context("no home directory: say --policy FILE")?.join(Path::new("cocoon/policy.toml")))
+}
+
+pub(crate) fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")
+        .and_then(|runtime| runtime.block_on(dispatch(cli.command)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            let rejected = error.downcast_ref::<Error>().is_some_and(Error::is_rejection);
+            ExitCode::from(if rejected { REJECTED } else { COULD_NOT_TELL })
+        }
+    }
+}
+
+async fn dispatch(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Chat(args) => chat::run(args).await,
+        Command::Verify(args) => verify::run(args).await,
+    }
+}

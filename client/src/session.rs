@@ -1,0 +1,220 @@
+//! A session with an enclave that was verified.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use cocoon_attestation::appraisal::RawEvidence;
+use cocoon_attestation::result::AttestationResult;
+use cocoon_attestation::wire::{EPOCH_HEADER, MAX_RESPONSE_LEN, REATTEST_PATH, STATUS_PATH};
+use cocoon_channel::session::Session;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde::Deserialize;
+
+use crate::channel::fresh_request;
+use crate::error::Error;
+use crate::{Policy, clock};
+
+/// Attest again this long before the epoch statement runs out.
+const RENEW_BEFORE_SECONDS: u64 = 120;
+
+/// Error texts and lists of models are small.
+const MAX_SMALL_BODY: usize = 64 * 1024;
+
+/// A verified enclave at the other end of a TLS connection, over which requests are multiplexed. Cheap to clone.
+///
+/// There is no other way to one than a result of the Verifier for this very connection.
+#[derive(Clone, Debug)]
+pub struct AttestedSession(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    endpoint: String,
+    session: Session,
+    policy: Policy,
+    http: http2::SendRequest<Full<Bytes>>,
+    result: RwLock<Arc<AttestationResult>>,
+    /// Epoch that the enclave named in its last answer.
+    seen_epoch: AtomicU64,
+    /// One re-attestation at a time.
+    renewing: tokio::sync::Mutex<()>,
+}
+
+/// How far the model is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ModelStatus {
+    /// `loading` or `ready`.
+    pub state: String,
+    /// Bytes read so far.
+    pub model_bytes_read: u64,
+    /// Bytes in all, 0 while that is not known.
+    pub model_bytes: u64,
+}
+
+#[derive(Deserialize)]
+struct Models {
+    data: Vec<Model>,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    id: String,
+}
+
+impl AttestedSession {
+    pub(crate) async fn start(
+        endpoint: String,
+        session: Session,
+        policy: Policy,
+        result: AttestationResult,
+    ) -> Result<Self, Error> {
+        let io = TokioIo::new(session.stream());
+        let (http, connection) =
+            http2::handshake(TokioExecutor::new(), io).await.map_err(|e| Error::unreachable(&endpoint, e))?;
+        // Ends when the session is dropped or the connection breaks; requests report the latter.
+        tokio::spawn(connection);
+        let seen_epoch = AtomicU64::new(result.statement().epoch);
+        let (result, renewing) = (RwLock::new(Arc::new(result)), tokio::sync::Mutex::default());
+        Ok(Self(Arc::new(Inner { endpoint, session, policy, http, result, seen_epoch, renewing })))
+    }
+
+    /// What was verified, last time.
+    #[must_use]
+    pub fn result(&self) -> Arc<AttestationResult> {
+        self.0.result.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends a request, after attesting again if the epoch ended or is about to.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] if the enclave is not accepted any more: then nothing was sent. [`Error::Unreachable`].
+    pub async fn request(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
+        self.renew_if_due().await?;
+        self.send(request).await
+    }
+
+    /// Attests again on this connection.
+    ///
+    /// # Errors
+    /// As [`AttestedSession::request`].
+    pub async fn attest_again(&self) -> Result<Arc<AttestationResult>, Error> {
+        let body =
+            fresh_request().ok_or_else(|| Error::Misuse("the system has no random bytes".to_owned()))?;
+        let request = post(REATTEST_PATH, "application/cbor", Bytes::from(body.clone()))?;
+        let response = self.send(request).await?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::CONFLICT => return Err(Error::Ended("the enclave has a new TLS key")),
+            _ => return Err(api_error(response).await),
+        }
+        let response = read(response, MAX_RESPONSE_LEN).await?;
+        let channel = self.0.session.binding(&body).map_err(|e| Error::channel(&self.0.endpoint, &e))?;
+        let evidence = RawEvidence { request: body, response: response.to_vec(), channel };
+        let result = Arc::new(evidence.verify(&self.0.policy, clock::now())?);
+        self.0.seen_epoch.store(result.statement().epoch, Ordering::Relaxed);
+        *self.0.result.write().unwrap_or_else(PoisonError::into_inner) = result.clone();
+        Ok(result)
+    }
+
+    /// How far the model is.
+    ///
+    /// # Errors
+    /// As [`AttestedSession::request`], and [`Error::BadAnswer`].
+    pub async fn model_status(&self) -> Result<ModelStatus, Error> {
+        self.get_json(STATUS_PATH).await
+    }
+
+    /// Names of the models.
+    ///
+    /// # Errors
+    /// As [`AttestedSession::request`], and [`Error::BadAnswer`].
+    pub async fn models(&self) -> Result<Vec<String>, Error> {
+        let models: Models = self.get_json("/v1/models").await?;
+        Ok(models.data.into_iter().map(|model| model.id).collect())
+    }
+
+    async fn get_json<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        let request = Request::builder().method(Method::GET).uri(uri(path)).body(Full::default());
+        let response = self.request(request.map_err(|e| Error::Misuse(e.to_string()))?).await?;
+        if response.status() != StatusCode::OK {
+            return Err(api_error(response).await);
+        }
+        let body = read(response, MAX_SMALL_BODY).await?;
+        serde_json::from_slice(&body).map_err(|_not_json| Error::BadAnswer("not the JSON that was asked for"))
+    }
+
+    async fn renew_if_due(&self) -> Result<(), Error> {
+        if !self.is_due() {
+            return Ok(());
+        }
+        let _one_at_a_time = self.0.renewing.lock().await;
+        if self.is_due() {
+            self.attest_again().await?;
+        }
+        Ok(())
+    }
+
+    fn is_due(&self) -> bool {
+        let result = self.result();
+        let statement = result.statement();
+        let new_epoch = self.0.seen_epoch.load(Ordering::Relaxed) != statement.epoch;
+        new_epoch || clock::now().0.saturating_add(RENEW_BEFORE_SECONDS) >= statement.not_after.0
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
+        let mut http = self.0.http.clone();
+        let broken =
+            |e: hyper::Error| Error::unreachable(&self.0.endpoint, format!("the connection broke: {e}"));
+        http.ready().await.map_err(broken)?;
+        let response = http.send_request(request).await.map_err(broken)?;
+        let epoch = response.headers().get(EPOCH_HEADER).and_then(|v| v.to_str().ok()?.parse().ok());
+        if let Some(epoch) = epoch {
+            self.0.seen_epoch.store(epoch, Ordering::Relaxed);
+        }
+        Ok(response)
+    }
+}
+
+/// The authority is not looked at: the connection says who is meant.
+fn uri(path: &str) -> String {
+    format!("https://enclave{path}")
+}
+
+pub(crate) fn post(path: &str, content_type: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Error> {
+    Request::builder()
+        .method(Method::POST)
+        .uri(uri(path))
+        .header(http::header::CONTENT_TYPE, content_type)
+        .body(Full::new(body))
+        .map_err(|e| Error::Misuse(e.to_string()))
+}
+
+async fn read(response: Response<Incoming>, max: usize) -> Result<Bytes, Error> {
+    let collected = Limited::new(response.into_body(), max).collect().await;
+    collected
+        .map(http_body_util::Collected::to_bytes)
+        .map_err(|_cut| Error::BadAnswer("it broke off or is too long"))
+}
+
+/// The error that the enclave answered with, in OpenAI's shape if it has it.
+pub(crate) async fn api_error(response: Response<Incoming>) -> Error {
+    #[derive(Deserialize)]
+    struct Outer {
+        error: OpenAi,
+    }
+    #[derive(Deserialize)]
+    struct OpenAi {
+        message: String,
+        code: Option<String>,
+    }
+    let status = response.status().as_u16();
+    let body = read(response, MAX_SMALL_BODY).await.unwrap_or_default();
+    match serde_json::from_slice::<Outer>(&body) {
+        Ok(Outer { error }) => Error::Api { status, message: error.message, code: error.code },
+        Err(_) => Error::Api { status, message: "no further information".to_owned(), code: None },
+    }
+}

@@ -1,0 +1,182 @@
+//! The HTTP that clients speak inside the attested channel.
+//!
+//! | Route | What |
+//! |---|---|
+//! | `POST /v1/chat/completions` | an answer, streamed or whole |
+//! | `GET /v1/models` | the models |
+//! | `GET /.well-known/cocoon/status` | whether the model is loaded |
+//! | `POST /.well-known/cocoon/attest` | attestation again, on this very connection |
+
+mod chat;
+mod chat_request;
+mod error;
+mod json;
+mod respond;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cocoon_attestation::wire::{EPOCH_HEADER, MAX_REQUEST_LEN, REATTEST_PATH, STATUS_PATH};
+use cocoon_channel::session::Session;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::Enclave;
+use crate::attest::AttestError;
+use error::ApiError;
+use respond::{Body, json_response, whole};
+
+/// More text than the largest prompt, with JSON around it.
+const MAX_BODY: usize = 2 * 1024 * 1024;
+
+/// For a body of that size over a slow network.
+const BODY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What one client may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once.
+    pub max_connections: u32,
+    /// Time for one request, waiting included.
+    pub request_deadline: Duration,
+}
+
+/// The API on one attested connection.
+#[derive(Debug)]
+pub struct Api {
+    enclave: Arc<Enclave>,
+    session: Session,
+    limits: Limits,
+}
+
+impl Api {
+    /// The API for the client at the other end of `session`.
+    #[must_use]
+    pub fn new(enclave: Arc<Enclave>, session: Session, limits: Limits) -> Self {
+        Self { enclave, session, limits }
+    }
+
+    /// The connection.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Answers one request; whatever goes wrong is an answer too.
+    pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+        let mut response = self.route(request).await.unwrap_or_else(|e| e.response());
+        response.headers_mut().insert(EPOCH_HEADER, HeaderValue::from(self.enclave.node.current().number));
+        response
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        match (path.as_str(), method) {
+            ("/v1/chat/completions", Method::POST) => self.chat(request).await,
+            ("/v1/models", Method::GET) => self.models(),
+            (STATUS_PATH, Method::GET) => Ok(self.status()),
+            (REATTEST_PATH, Method::POST) => self.attest_again(request).await,
+            ("/v1/chat/completions" | "/v1/models" | STATUS_PATH | REATTEST_PATH, _) => {
+                Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this URL has another method"))
+            }
+            _ => {
+                Err(ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this URL").code("unknown_url"))
+            }
+        }
+    }
+
+    async fn chat(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+        let deadline = Instant::now() + self.limits.request_deadline;
+        let body = read_body(request, MAX_BODY).await?;
+        let wanted = chat_request::parse(&body)?;
+        drop(body);
+        let served = self.enclave.model.served().ok_or_else(|| self.loading())?;
+        if wanted.model != served.name {
+            return Err(ApiError::new(
+                StatusCode::NOT_FOUND,
+                "this model is not served here; GET /v1/models lists those that are",
+            )
+            .param("model")
+            .code("model_not_found"));
+        }
+        chat::answer(&self.enclave, wanted, deadline).await
+    }
+
+    fn models(&self) -> Result<Response<Body>, ApiError> {
+        let served = self.enclave.model.served().ok_or_else(|| self.loading())?;
+        let model = json!({
+            "id": served.name,
+            "object": "model",
+            "created": 0,
+            "owned_by": "cocoon",
+            "manifest_digest": served.digest,
+            "context_length": served.context_length,
+        });
+        Ok(json_response(StatusCode::OK, &json!({ "object": "list", "data": [model] })))
+    }
+
+    fn status(&self) -> Response<Body> {
+        let (read, total) = self.enclave.model.progress();
+        let state = if self.enclave.model.served().is_some() { "ready" } else { "loading" };
+        let epoch = self.enclave.node.current().number;
+        let status =
+            json!({ "state": state, "model_bytes_read": read, "model_bytes": total, "epoch": epoch });
+        json_response(StatusCode::OK, &status)
+    }
+
+    fn loading(&self) -> ApiError {
+        let (read, total) = self.enclave.model.progress();
+        let percent = read.saturating_mul(100).checked_div(total).unwrap_or(0);
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("the model is still loading ({percent} % read)"),
+        )
+        .code("model_loading")
+        .retry_after(1)
+    }
+
+    async fn attest_again(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+        let body = read_body(request, MAX_REQUEST_LEN).await?;
+        let response = self.enclave.attestation.respond(&self.session, &body).await.map_err(|e| match e {
+            AttestError::Malformed => ApiError::new(StatusCode::BAD_REQUEST, "not an AttestRequest"),
+            AttestError::OtherNode => ApiError::new(StatusCode::BAD_REQUEST, "this is another node"),
+            AttestError::OldKey => {
+                ApiError::new(StatusCode::CONFLICT, "the TLS key was replaced; connect again")
+                    .code("reconnect")
+            }
+            AttestError::NoReport => {
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "no hardware report").retry_after(1)
+            }
+        })?;
+        let mut response = Response::new(whole(Bytes::from(response)));
+        response
+            .headers_mut()
+            .insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/cbor"));
+        Ok(response)
+    }
+}
+
+/// The whole body, in memory that is wiped.
+async fn read_body(request: Request<Incoming>, max: usize) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+    let too_large =
+        || ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {max} bytes"));
+    let announced = request
+        .headers()
+        .get(http::header::CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|len| len > max) {
+        return Err(too_large());
+    }
+    let collected = tokio::time::timeout(BODY_DEADLINE, Limited::new(request.into_body(), max).collect())
+        .await
+        .map_err(|_elapsed| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"))?;
+    match collected {
+        Ok(body) => Ok(Zeroizing::new(body.to_bytes().to_vec())),
+        Err(e) if e.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+        Err(_) => Err(ApiError::new(StatusCode::BAD_REQUEST, "the body broke off")),
+    }
+}

@@ -1,0 +1,44 @@
+//! The enclave: the Attester and server that runs inside the TEE.
+//!
+//! | Module | What |
+//! |---|---|
+//! | [`platform`] | asks the hardware for evidence |
+//! | [`node`] | who this enclave is: keys, epochs, the epoch statement S |
+//! | [`attest`] | one hardware report for many clients |
+//! | [`gate`] | attestation before the first byte of HTTP, and again on a live connection |
+//! | [`server`] | listeners, limits, shutdown |
+//! | [`api`] | the OpenAI API |
+//! | [`model`] | the model, while it loads and after |
+//! | [`events`] | the event log: the only thing that the enclave says outside the channel |
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod attest;
+pub mod events;
+pub mod gate;
+pub mod model;
+pub mod node;
+pub mod platform;
+pub mod server;
+pub mod settings;
+
+use std::sync::Arc;
+
+use cocoon_attestation::UnixTime;
+
+/// Reads the time. Made in `main.rs`; nobody else looks at a clock.
+pub type Clock = Arc<dyn Fn() -> UnixTime + Send + Sync>;
+
+/// Everything that a connection needs.
+#[derive(Debug)]
+pub struct Enclave {
+    /// Who this is.
+    pub node: Arc<node::Node>,
+    /// Hardware reports.
+    pub attestation: attest::AttestationService,
+    /// The model.
+    pub model: model::ModelSlot,
+    /// The event log.
+    pub events: events::EventLog,
+}

@@ -1,0 +1,156 @@
+//! `cocoon-enclave`: starts the enclave.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use clap::Parser;
+use cocoon_attestation::{Digest, UnixTime};
+use cocoon_enclave::api::Limits;
+use cocoon_enclave::attest::AttestationService;
+use cocoon_enclave::events::{Event, EventLog};
+use cocoon_enclave::model::{ModelError, ModelSlot};
+use cocoon_enclave::node::{Claims, Node};
+use cocoon_enclave::platform::{DetectError, start as start_platform};
+use cocoon_enclave::server::{Listener, serve};
+use cocoon_enclave::settings::Settings;
+use cocoon_enclave::{Clock, Enclave};
+use cocoon_inference::EngineConfig;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Exit codes, see `--help`.
+const REFUSED: u8 = 1;
+const COULD_NOT_TELL: u8 = 2;
+
+fn main() -> ExitCode {
+    let settings = Settings::parse();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that hands out standard output, to the event log"
+    )]
+    let events = EventLog::new(std::io::stdout());
+    let result = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start threads")
+        .and_then(|runtime| runtime.block_on(run(settings, events)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(
+                clippy::disallowed_macros,
+                clippy::print_stderr,
+                reason = "the one line of a failed start"
+            )]
+            {
+                eprintln!("cocoon-enclave: {error:#}");
+            }
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// A model file that is not there could not be told; everything else about models and platforms was refused.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<ModelError>() {
+        Some(ModelError::Unusable(cocoon_inference::Error::Unreachable { .. })) => COULD_NOT_TELL,
+        Some(_) => REFUSED,
+        None if error.is::<DetectError>() => REFUSED,
+        None => COULD_NOT_TELL,
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+fn clock() -> Clock {
+    Arc::new(|| UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())))
+}
+
+async fn run(settings: Settings, events: EventLog) -> anyhow::Result<()> {
+    let clock = clock();
+    let attester = start_platform(&settings, &clock, &events)?;
+    let stop = stop_signal(settings.until_stdin_closes)?;
+    let config = settings.digest()?;
+    events.log(&Event::Configured { config });
+    let model = ModelSlot::default();
+    // A configured digest is stated before the file is read: nothing else will be served. Otherwise read first, then state.
+    let (read, stated) = match settings.model_digest {
+        Some(digest) => (None, digest),
+        None => {
+            let read = model.read(&settings.model, None, &events)?;
+            let digest = read.1;
+            (Some(read), digest)
+        }
+    };
+    let claims = Claims { models: vec![stated], config, release: Digest([0; 32]) };
+    attester.announce(&settings, &claims)?;
+    let node = Arc::new(Node::boot(claims, clock)?);
+    let attestation = AttestationService::start(attester.attester(), node.clone(), events.clone());
+    let listener = Listener::bind(&settings.listen).await.context("cannot listen; is the address in use?")?;
+    events.log(&Event::Listening { address: listener.address()? });
+    tokio::spawn(node.clone().keep_rotating(events.clone()));
+    let enclave = Arc::new(Enclave { node, attestation, model: model.clone(), events: events.clone() });
+    let limits = Limits {
+        max_connections: settings.max_connections,
+        request_deadline: Duration::from_secs(settings.request_deadline.into()),
+    };
+    let drain = Duration::from_secs(settings.drain_timeout.into());
+    let serving = serve(enclave, listener, limits, stop, drain);
+    // A thread of its own: the process may end while a large model is still being read.
+    let (loaded, loading) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || loaded.send(load(&settings, &model, read, &events)));
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        () = serving.as_mut() => return Ok(()),
+        loaded = loading => loaded.context("loading the model broke off")??,
+    }
+    serving.await;
+    Ok(())
+}
+
+/// Becomes true on SIGTERM, SIGINT or, if asked for, the end of standard input.
+fn stop_signal(until_stdin_closes: bool) -> anyhow::Result<watch::Receiver<bool>> {
+    let (sender, receiver) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
+    if until_stdin_closes {
+        let sender = sender.clone();
+        // A thread of its own: a blocked read of standard input must not keep the process from ending.
+        std::thread::spawn(move || {
+            let _ended = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            sender.send_replace(true);
+        });
+    }
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        sender.send_replace(true);
+    });
+    Ok(receiver)
+}
+
+fn load(
+    settings: &Settings,
+    model: &ModelSlot,
+    read: Option<(cocoon_inference::ModelBytes, Digest)>,
+    events: &EventLog,
+) -> Result<(), ModelError> {
+    let read = match read {
+        Some(read) => read,
+        None => model.read(&settings.model, settings.model_digest, events)?,
+    };
+    let mut engine = EngineConfig::default();
+    if let Some(threads) = settings.threads {
+        engine.threads = threads.into();
+    }
+    engine.max_running = settings.max_running.into();
+    engine.max_waiting = settings.max_waiting.into();
+    model.load(read, settings.model_name.clone(), engine, events)?;
+    events.log(&Event::Ready);
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! The model, while it loads and after.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use cocoon_attestation::Digest;
+use cocoon_attestation::wire::ModelManifest;
+use cocoon_inference::{Engine, EngineConfig, Model, ModelBytes};
+
+use crate::events::{Event, EventLog};
+
+/// Why there is no model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The file is another model than the configuration names.
+    #[error(
+        "the model file is another one than configured: its manifest digest is {got}, --model-digest says {want}"
+    )]
+    Other {
+        /// Digest of what was found.
+        got: Digest,
+        /// Digest that was configured.
+        want: Digest,
+    },
+    /// The file cannot be read or used.
+    #[error(transparent)]
+    Unusable(#[from] cocoon_inference::Error),
+}
+
+/// A model that answers.
+pub struct Served {
+    /// Its name in the API.
+    pub name: String,
+    /// Digest of its manifest.
+    pub digest: Digest,
+    /// Tokens of prompt and answer together.
+    pub context_length: usize,
+    /// Runs it.
+    pub engine: Engine,
+}
+
+impl std::fmt::Debug for Served {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Served").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Room for the model: empty while it loads.
+#[derive(Clone, Debug, Default)]
+pub struct ModelSlot(Arc<Slot>);
+
+#[derive(Debug, Default)]
+struct Slot {
+    served: OnceLock<Served>,
+    read: AtomicU64,
+    total: AtomicU64,
+}
+
+impl ModelSlot {
+    /// The model, once it is there.
+    #[must_use]
+    pub fn served(&self) -> Option<&Served> {
+        self.0.served.get()
+    }
+
+    /// Bytes read and bytes in all.
+    #[must_use]
+    pub fn progress(&self) -> (u64, u64) {
+        (self.0.read.load(Ordering::Relaxed), self.0.total.load(Ordering::Relaxed))
+    }
+
+    /// Reads and hashes the file, once, into private memory; refuses it if it is not `want`.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is another one.
+    pub fn read(
+        &self,
+        path: &Path,
+        want: Option<Digest>,
+        events: &EventLog,
+    ) -> Result<(ModelBytes, Digest), ModelError> {
+        let mut percent = None;
+        let bytes = cocoon_inference::read_model(path, |read, total| {
+            self.0.read.store(read, Ordering::Relaxed);
+            self.0.total.store(total, Ordering::Relaxed);
+            let now = (read.saturating_mul(100)).checked_div(total);
+            if now != percent {
+                percent = now;
+                events.log(&Event::ModelLoading { read, total });
+            }
+        })
+        .inspect_err(|_| events.log(&Event::ModelUnusable))?;
+        let got = ModelManifest::gguf(bytes.len() as u64, Digest(bytes.sha256())).digest();
+        if let Some(want) = want.filter(|want| *want != got) {
+            events.log(&Event::ModelRefused { want, got });
+            return Err(ModelError::Other { got, want });
+        }
+        Ok((bytes, got))
+    }
+
+    /// Loads the model from the bytes that were hashed, and starts the engine.
+    ///
+    /// # Errors
+    /// When the bytes are not a model that the engine can run.
+    pub fn load(
+        &self,
+        (bytes, digest): (ModelBytes, Digest),
+        name: Option<String>,
+        engine: EngineConfig,
+        events: &EventLog,
+    ) -> Result<(), ModelError> {
+        let unusable = |_: &cocoon_inference::Error| events.log(&Event::ModelUnusable);
+        let model = Model::load(bytes).inspect_err(unusable)?;
+        let name = name.unwrap_or_else(|| api_name(model.display_name()));
+        let context_length = model.context_length();
+        let engine = Engine::start(model, engine).inspect_err(unusable)?;
+        // Only one thread loads, once.
+        let _first = self.0.served.set(Served { name, digest, context_length, engine });
+        events.log(&Event::ModelReady { model: digest });
+        Ok(())
+    }
+}
+
+/// `SmolLM2 135M Instruct` becomes `smollm2-135m-instruct`.
+fn api_name(display_name: Option<&str>) -> String {
+    let lower = display_name.unwrap_or("model").to_lowercase();
+    let keep = |c: char| c.is_ascii_alphanumeric() || c == '.';
+    lower.split(|c| !keep(c)).filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_for_the_api() {
+        assert_eq!(api_name(Some("SmolLM2 135M Instruct")), "smollm2-135m-instruct");
+        assert_eq!(api_name(Some(" Qwen2.5  / 7B ")), "qwen2.5-7b");
+        assert_eq!(api_name(None), "model");
+    }
+}

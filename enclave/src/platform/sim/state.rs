@@ -1,0 +1,147 @@
+//! Where a developer's simulated processor lives between runs.
+
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use cocoon_attestation::UnixTime;
+use der::pem::LineEnding;
+use zeroize::Zeroizing;
+
+use super::ca::Hierarchy;
+
+/// The simulated platform's state cannot be made or used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SimError {
+    /// The file system.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file or folder.
+        path: PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// A file that is not what was written there.
+    #[error("{0} is damaged: remove the folder to start over with another simulated processor")]
+    Damaged(PathBuf),
+    /// Keys could not be made.
+    #[error("the simulated processor's keys could not be generated")]
+    Generation,
+}
+
+impl SimError {
+    pub(super) fn damaged(dir: &Path, file: &str) -> Self {
+        Self::Damaged(dir.join(file))
+    }
+}
+
+/// Keys and certificates of one simulated processor.
+pub struct SimState {
+    dir: PathBuf,
+    ark: Vec<u8>,
+    ask: Vec<u8>,
+    vcek: Vec<u8>,
+    vcek_key: Zeroizing<Vec<u8>>,
+    chip_id: [u8; 64],
+}
+
+impl std::fmt::Debug for SimState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimState").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl SimState {
+    /// Opens the state in `dir`, or makes it there, which takes some seconds; `generating` is called before.
+    ///
+    /// # Errors
+    /// When files cannot be written or read, or are not what was written.
+    pub fn open_or_create(dir: &Path, now: UnixTime, generating: impl FnOnce()) -> Result<Self, SimError> {
+        if !dir.join("ark.der").exists() {
+            generating();
+            create(dir, &Hierarchy::generate(now).map_err(|_any| SimError::Generation)?)?;
+        }
+        Self::open(dir)
+    }
+
+    fn open(dir: &Path) -> Result<Self, SimError> {
+        let read = |name: &str| {
+            let path = dir.join(name);
+            std::fs::read(&path).map_err(|source| SimError::Io { path, source })
+        };
+        Ok(Self {
+            dir: dir.to_owned(),
+            ark: read("ark.der")?,
+            ask: read("ask.der")?,
+            vcek: read("vcek.der")?,
+            vcek_key: Zeroizing::new(read("vcek.key")?),
+            chip_id: read("chip_id")?
+                .try_into()
+                .map_err(|_wrong_length| SimError::damaged(dir, "chip_id"))?,
+        })
+    }
+
+    /// The root certificate, PEM: what a policy names.
+    ///
+    /// # Errors
+    /// When the file is not what was written.
+    pub fn root_pem(&self) -> Result<String, SimError> {
+        der::pem::encode_string("CERTIFICATE", LineEnding::LF, &self.ark)
+            .map_err(|_too_long| SimError::damaged(&self.dir, "ark.der"))
+    }
+
+    /// Where this is.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The ASK, DER.
+    #[must_use]
+    pub fn ask(&self) -> &[u8] {
+        &self.ask
+    }
+
+    /// The VCEK, DER.
+    #[must_use]
+    pub fn vcek(&self) -> &[u8] {
+        &self.vcek
+    }
+
+    pub(super) fn vcek_key(&self) -> &[u8] {
+        &self.vcek_key
+    }
+
+    pub(super) fn chip_id(&self) -> [u8; 64] {
+        self.chip_id
+    }
+}
+
+/// Writes beside `dir` and renames, so that two enclaves that start at once use one processor and none sees half of one.
+fn create(dir: &Path, hierarchy: &Hierarchy) -> Result<(), SimError> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| SimError::Io { path, source }
+    };
+    let fresh = dir.with_extension(format!("new-{}", std::process::id()));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&fresh).map_err(at(&fresh))?;
+    let files: [(&str, &[u8]); 5] = [
+        ("ark.der", &hierarchy.ark),
+        ("ask.der", &hierarchy.ask),
+        ("vcek.der", &hierarchy.vcek),
+        ("vcek.key", &hierarchy.vcek_key),
+        ("chip_id", &hierarchy.chip_id),
+    ];
+    for (name, content) in files {
+        let path = fresh.join(name);
+        let file =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        file.and_then(|mut f| f.write_all(content)).map_err(at(&path))?;
+    }
+    match std::fs::rename(&fresh, dir) {
+        // Another enclave was faster: its processor is as good.
+        Err(_) if dir.join("ark.der").exists() => std::fs::remove_dir_all(&fresh).map_err(at(&fresh)),
+        other => other.map_err(at(dir)),
+    }
+}

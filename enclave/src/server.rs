@@ -1,0 +1,142 @@
+//! Listeners, limits, shutdown.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
+
+use crate::api::{Api, Limits};
+use crate::events::{Event, Listening};
+use crate::settings::ListenAddress;
+use crate::{Enclave, gate};
+
+/// Requests at once on one connection.
+const MAX_STREAMS: u32 = 64;
+/// OpenAI clients send a few hundred bytes of headers.
+const MAX_HEADERS: u32 = 16 * 1024;
+/// A peer that is gone is noticed by a ping that is not answered.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// After a failure of accept, for instance for lack of file descriptors.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for T {}
+
+/// A bound socket.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// vsock.
+    Vsock(VsockListener),
+}
+
+impl Listener {
+    /// Binds.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub async fn bind(address: &ListenAddress) -> std::io::Result<Self> {
+        match address {
+            ListenAddress::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
+            ListenAddress::Vsock(port) => {
+                VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, *port)).map(Self::Vsock)
+            }
+        }
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn address(&self) -> std::io::Result<Listening> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map(Listening::Tcp),
+            Self::Vsock(listener) => listener.local_addr().map(|a| Listening::Vsock(a.cid(), a.port())),
+        }
+    }
+
+    async fn accept(&self) -> std::io::Result<Box<dyn Transport>> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _): (_, SocketAddr) = listener.accept().await?;
+                // Tokens are small and must not wait for each other.
+                stream.set_nodelay(true)?;
+                Ok(Box::new(stream))
+            }
+            Self::Vsock(listener) => Ok(Box::new(listener.accept().await?.0)),
+        }
+    }
+}
+
+/// Serves until `stop` becomes true, then lets running answers end for at most `drain`.
+pub async fn serve(
+    enclave: Arc<Enclave>,
+    listener: Listener,
+    limits: Limits,
+    mut stop: watch::Receiver<bool>,
+    drain: Duration,
+) {
+    let max = limits.max_connections;
+    let places = Arc::new(Semaphore::new(max as usize));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let Ok(transport) = accepted else {
+            enclave.events.log(&Event::AcceptFailed);
+            tokio::time::sleep(ACCEPT_BACKOFF).await;
+            continue;
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            enclave.events.log(&Event::ConnectionLimit);
+            continue;
+        };
+        let (enclave, stop) = (enclave.clone(), stop.clone());
+        tokio::spawn(async move {
+            match gate::pass(transport, &enclave.node, &enclave.attestation).await {
+                Ok(session) => connection(Api::new(enclave, session, limits), stop).await,
+                Err(reason) => enclave.events.log(&Event::ChannelRefused { reason }),
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    enclave.events.log(&Event::Stopping);
+    let all_gone = tokio::time::timeout(drain, places.acquire_many(max)).await;
+    let cut = if all_gone.is_ok() { 0 } else { u64::from(max) - places.available_permits() as u64 };
+    enclave.events.log(&Event::Stopped { cut });
+}
+
+/// HTTP/2 on an attested session, until either side ends it.
+pub async fn connection(api: Api, mut stop: watch::Receiver<bool>) {
+    let io = TokioIo::new(api.session().stream());
+    let api = Arc::new(api);
+    let service = service_fn(move |request| {
+        let api = api.clone();
+        async move { Ok::<_, std::convert::Infallible>(api.handle(request).await) }
+    });
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADERS)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    let mut http = std::pin::pin!(builder.serve_connection(io, service));
+    // How a connection ended is nobody's business: clients come and go.
+    tokio::select! {
+        _ended = http.as_mut() => return,
+        _ = stop.wait_for(|stop| *stop) => http.as_mut().graceful_shutdown(),
+    }
+    let _ended = http.await;
+}

@@ -1,0 +1,144 @@
+//! What can be configured, from flags. Everything that changes what clients can rely on enters the configuration digest.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use cocoon_attestation::wire::config_digest;
+use cocoon_attestation::{Digest, Error};
+
+use crate::platform::Tee;
+
+/// Runs a language model behind an attested channel. Inside the image this is PID 1; here it is an ordinary process.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Exit codes: 0 ended as asked, 1 refused (model or platform), 2 could not tell (usage, missing file)."
+)]
+pub struct Settings {
+    /// Where to listen: HOST:PORT, or vsock:PORT inside a VM. Port 0 picks one; the event `listening` says which
+    #[arg(long, default_value = "127.0.0.1:8443")]
+    pub listen: ListenAddress,
+
+    /// GGUF file; read once into private memory, hashed, and used from there
+    #[arg(long, value_name = "FILE")]
+    pub model: PathBuf,
+
+    /// Manifest digest that the model must have, 64 hex digits (`cocoon-measure model digest FILE`). Without it, whatever the file is will be stated
+    #[arg(long, value_name = "HEX")]
+    pub model_digest: Option<Digest>,
+
+    /// Name of the model in the API [default: from the file]
+    #[arg(long, value_name = "NAME")]
+    pub model_name: Option<String>,
+
+    /// The platform that attests
+    #[arg(long, default_value = "auto")]
+    pub tee: Tee,
+
+    /// Threads that compute [default: as many as there are processors]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+
+    /// Connections at once; more are closed unanswered
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub max_connections: u32,
+
+    /// Requests that run at once; they share the processors
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub max_running: u16,
+
+    /// Requests that wait for their turn; more are answered with 429
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub max_waiting: u16,
+
+    /// Seconds that one request may take, waiting included
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub request_deadline: u32,
+
+    /// Seconds for running answers to end after SIGTERM
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=3600))]
+    pub drain_timeout: u32,
+
+    /// End when standard input closes: for a parent that may die
+    #[arg(long)]
+    pub until_stdin_closes: bool,
+
+    /// Write a client policy that accepts exactly this simulated enclave
+    #[cfg(feature = "sim")]
+    #[arg(long, value_name = "FILE")]
+    pub sim_policy_out: Option<PathBuf>,
+
+    /// Folder of the simulated processor [default: $XDG_STATE_HOME/cocoon/sim or ~/.local/state/cocoon/sim]
+    #[cfg(feature = "sim")]
+    #[arg(long, value_name = "DIR")]
+    pub sim_state: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Digest of what clients rely on; addresses, paths and thread counts are not part of it.
+    ///
+    /// # Errors
+    /// Never with the settings of this version.
+    pub fn digest(&self) -> Result<Digest, Error> {
+        config_digest([
+            ("max_connections", self.max_connections.to_string()),
+            ("max_running", self.max_running.to_string()),
+            ("max_waiting", self.max_waiting.to_string()),
+            ("model_digest", self.model_digest.map_or_else(|| "any".to_owned(), |digest| digest.to_string())),
+            ("model_name", self.model_name.clone().unwrap_or_default()),
+            ("request_deadline", self.request_deadline.to_string()),
+        ])
+    }
+}
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// `HOST:PORT`
+    Tcp(String),
+    /// `vsock:PORT`, on any context identifier
+    Vsock(u32),
+}
+
+impl std::str::FromStr for ListenAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(port) = text.strip_prefix("vsock:") {
+            return port.parse().map(Self::Vsock).map_err(|_not_a_number| "vsock:PORT needs a number");
+        }
+        match text.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+                Ok(Self::Tcp(text.to_owned()))
+            }
+            _ => Err("expected HOST:PORT or vsock:PORT"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        assert_eq!("vsock:8443".parse(), Ok(ListenAddress::Vsock(8443)));
+        assert_eq!("[::1]:0".parse(), Ok(ListenAddress::Tcp("[::1]:0".to_owned())));
+        for bad in ["vsock:x", "vsock:", "8443", ":8443", "localhost:", "localhost:70000", ""] {
+            assert!(bad.parse::<ListenAddress>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn digest_covers_what_clients_rely_on() {
+        let parse = |extra: &[&str]| {
+            Settings::parse_from(["cocoon-enclave", "--model", "m.gguf"].iter().chain(extra))
+                .digest()
+                .unwrap()
+        };
+        assert_eq!(parse(&[]), parse(&["--listen", "[::]:1", "--threads", "3"]));
+        assert_ne!(parse(&[]), parse(&["--max-waiting", "1"]));
+        assert_ne!(parse(&[]), parse(&["--model-digest", &"0".repeat(64)]));
+    }
+}
