@@ -41,7 +41,7 @@ pub fn manifest(path: &Path) -> Result<ModelManifest, Error> {
     let path = if path.is_dir() { &only_gguf(path)? } else { path };
     let at = |source| Error::Unreachable { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(at)?;
-    let (mut context, mut size, mut start) = (Context::new(&SHA256), 0u64, Vec::new());
+    let (mut context, mut size, mut start) = (Context::new(&SHA256), 0u64, Vec::<u8>::new());
     let mut buffer = vec![0; 1 << 20];
     loop {
         let n = file.read(&mut buffer).map_err(at)?;

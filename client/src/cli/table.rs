@@ -32,17 +32,18 @@ pub(super) fn summary(report: &Report) -> String {
     let count = |status| report.factors.iter().filter(|factor| factor.status == status).count();
     let (pass, fail, unchecked) = (count(Status::Pass), count(Status::Fail), count(Status::Unchecked));
     let verdict = if report.accepted { "ACCEPTED" } else { "REJECTED" };
-    format!(
-        "{verdict}: {} {}, {pass} pass, {fail} fail, {unchecked} unchecked",
-        report.platform, report.product
-    )
+    let simulated = if is_simulated(report) { " SIMULATED" } else { "" };
+    let (platform, product) = (report.platform, report.product);
+    format!("{verdict}: {platform} {product}{simulated}, {pass} pass, {fail} fail, {unchecked} unchecked")
+}
+
+fn is_simulated(report: &Report) -> bool {
+    report.factors.iter().any(|factor| factor.name == "snp.root" && factor.status == Status::Unchecked)
 }
 
 /// The warning that nobody may miss.
 pub(super) fn warning(report: &Report) -> Option<&'static str> {
-    let simulated =
-        |factor: &cocoon_client::Factor| factor.name == "snp.root" && factor.status == Status::Unchecked;
-    report.factors.iter().any(simulated).then_some(
+    is_simulated(report).then_some(
         "WARNING: the policy accepts a SIMULATED platform: no hardware protects what you send. For development only.",
     )
 }
