@@ -1,0 +1,223 @@
+//! The command line. `--help` is its reference.
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind, value_parser};
+
+use crate::{
+    address::{Address, HostPort, loopback},
+    relay::Limits,
+    run::{EnclaveOptions, Tee},
+};
+
+/// A week: more than anyone waits, and small enough to add to any time.
+const MAX_SECONDS: u64 = 7 * 24 * 3600;
+
+/// Start an enclave, and relay bytes between clients and enclaves.
+///
+/// This is the untrusted side: it sees ciphertext only, and clients need not trust it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cocoon-host",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed, 2 could not tell (usage, missing file, unreachable)."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Copy bytes between clients and running enclaves.
+    ///
+    /// Prints `ready HOST:PORT` on stdout when it listens. SIGTERM or SIGINT lets open connections finish; a second one ends at once.
+    Relay(RelayArgs),
+    /// Start an enclave and relay to it.
+    ///
+    /// Prints `ready HOST:PORT` on stdout when the enclave serves. Running a VM image (--vm) is not yet available: the enclave runs as
+    /// a process of this machine (--process), without the protection of a confidential VM of its own.
+    Run(RunArgs),
+}
+
+/// Arguments of `relay`.
+#[derive(Debug, Args)]
+pub struct RelayArgs {
+    /// Where an enclave listens: HOST:PORT or vsock:CID:PORT. With several, the one with the fewest connections takes the next.
+    #[arg(long, value_name = "ADDR", required = true, num_args = 1..)]
+    pub upstream: Vec<Address>,
+    /// What `relay` and `run` share.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Run the enclave as a process of this machine: the cocoon-enclave that lies beside this program.
+    #[arg(long, required = true)]
+    pub process: bool,
+    /// The model file.
+    #[arg(long, value_name = "FILE")]
+    pub model: PathBuf,
+    /// The platform that the enclave attests with. `sim` is for development: it protects nothing.
+    #[arg(long, value_enum, default_value_t = Tee::Auto)]
+    pub tee: Tee,
+    /// Write a client policy that accepts exactly this enclave. Only with --tee sim.
+    #[arg(long, value_name = "FILE")]
+    pub policy_out: Option<PathBuf>,
+    /// The digest that the model must have.
+    #[arg(long, value_name = "HEX", value_parser = hex_digest)]
+    pub model_digest: Option<String>,
+    /// The name under which the model is offered.
+    #[arg(long, value_name = "NAME")]
+    pub model_name: Option<String>,
+    /// Threads of the engine; the enclave chooses when not given.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+    /// Copy the enclave's event log to stderr. It holds no content.
+    #[arg(long)]
+    pub log_events: bool,
+    /// What `relay` and `run` share.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// Arguments of everything that serves clients.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Where clients connect; port 0 takes any free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8443")]
+    pub listen: HostPort,
+    /// Serve Prometheus metrics at this loopback address, path /metrics. Off when not given.
+    #[arg(long, value_name = "ADDR", value_parser = loopback)]
+    pub metrics: Option<SocketAddr>,
+    /// Connections at the same time; one more is closed at once.
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = value_parser!(u32).range(1..=1_000_000))]
+    pub max_connections: u32,
+    /// Close a connection over which nothing moved for this long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = value_parser!(u64).range(1..=MAX_SECONDS))]
+    pub idle_timeout: u64,
+    /// How long one enclave may take to accept a connection.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = value_parser!(u64).range(1..=MAX_SECONDS))]
+    pub connect_timeout: u64,
+    /// How long open connections may go on after SIGTERM or SIGINT.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = value_parser!(u64).range(0..=MAX_SECONDS))]
+    pub drain_timeout: u64,
+}
+
+impl Cli {
+    /// Reads and checks a command line, the program's name first.
+    ///
+    /// # Errors
+    ///
+    /// Wrong usage, and also `--help` and `--version`: see [`clap::Error::exit`].
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let cli = Self::try_parse_from(arguments)?;
+        if let Command::Run(RunArgs { policy_out: Some(_), tee: Tee::Auto | Tee::Snp | Tee::Tdx, .. }) =
+            cli.command
+        {
+            let why = "--policy-out needs --tee sim: on real hardware a policy comes from a signed release";
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, why));
+        }
+        Ok(cli)
+    }
+}
+
+impl RunArgs {
+    /// What the enclave is told.
+    #[must_use]
+    pub fn enclave(&self) -> EnclaveOptions {
+        EnclaveOptions {
+            model: self.model.clone(),
+            tee: self.tee,
+            model_digest: self.model_digest.clone(),
+            model_name: self.model_name.clone(),
+            threads: self.threads,
+            policy_out: self.policy_out.clone(),
+        }
+    }
+}
+
+impl ServeArgs {
+    /// What the relay spends on its clients.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            max_connections: usize::try_from(self.max_connections).unwrap_or(usize::MAX),
+            idle_timeout: Duration::from_secs(self.idle_timeout),
+            connect_timeout: Duration::from_secs(self.connect_timeout),
+            drain_timeout: Duration::from_secs(self.drain_timeout),
+        }
+    }
+}
+
+fn hex_digest(text: &str) -> Result<String, &'static str> {
+    let hex = !text.is_empty() && text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if hex {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a digest in hex, such as `cocoon-measure model digest` prints")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Cli, clap::Error> {
+        Cli::read(line.split(' ').map(Into::into))
+    }
+
+    fn refused(line: &str) -> ErrorKind {
+        let error = read(line).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{line}");
+        error.kind()
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_defaults_of_the_command_line_are_those_of_the_library() {
+        let Command::Relay(relay) = read("cocoon-host relay --upstream a:1").unwrap().command else {
+            panic!("relay was asked for")
+        };
+        assert_eq!(relay.serve.limits(), Limits::default());
+        assert_eq!(relay.serve.metrics, None);
+    }
+
+    #[test]
+    fn upstreams_come_in_one_option_or_several() {
+        for line in
+            ["relay --upstream a:1 vsock:3:2 --listen x:0", "relay --upstream a:1 --upstream vsock:3:2"]
+        {
+            let Command::Relay(relay) = read(&format!("cocoon-host {line}")).unwrap().command else {
+                panic!("relay was asked for")
+            };
+            assert_eq!(relay.upstream, ["a:1".parse().unwrap(), "vsock:3:2".parse().unwrap()]);
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_refused() {
+        use ErrorKind::{ArgumentConflict, MissingRequiredArgument, ValueValidation};
+        let line = |rest: &str| refused(&format!("cocoon-host {rest}"));
+        assert_eq!(line("relay"), MissingRequiredArgument);
+        assert_eq!(line("relay --upstream a:0"), ValueValidation);
+        assert_eq!(line("relay --upstream a:1 --metrics 0.0.0.0:1"), ValueValidation);
+        assert_eq!(line("relay --upstream a:1 --listen vsock:1:2"), ValueValidation);
+        assert_eq!(line("relay --upstream a:1 --max-connections 0"), ValueValidation);
+        assert_eq!(line("relay --upstream a:1 --idle-timeout 0"), ValueValidation);
+        assert_eq!(line("run --model m"), MissingRequiredArgument);
+        assert_eq!(line("run --process"), MissingRequiredArgument);
+        assert_eq!(line("run --process --model m --policy-out p"), ArgumentConflict);
+        assert_eq!(line("run --process --model m --tee snp --policy-out p"), ArgumentConflict);
+        assert_eq!(line("run --process --model m --model-digest xyz"), ValueValidation);
+        assert!(read("cocoon-host run --process --model m --tee sim --policy-out p").is_ok());
+    }
+}

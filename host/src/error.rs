@@ -1,0 +1,132 @@
+//! What can go wrong, and the exit code that says so.
+
+use std::{io, path::PathBuf, process::ExitStatus};
+
+use crate::address::{Address, HostPort};
+
+/// Every failure of this crate that ends the program. A failed connection does not: it is counted in the metrics.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The address to listen on is taken, not ours, or does not resolve.
+    #[error("cannot listen on {address}: {source}; choose another address with {option}")]
+    Listen {
+        /// The address as given.
+        address: HostPort,
+        /// The option that sets it.
+        option: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The same upstream was given more than once.
+    #[error("upstream {address} is given twice; name each upstream once")]
+    DuplicateUpstream {
+        /// The repeated address.
+        address: Address,
+    },
+    /// The signals that stop this program cannot be received.
+    #[error("cannot receive SIGTERM and SIGINT: {0}")]
+    Signals(#[source] io::Error),
+    /// The model cannot be opened.
+    #[error("cannot read the model {}: {source}; give an existing file with --model", path.display())]
+    ModelUnreadable {
+        /// The model as given.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no enclave program beside this one.
+    #[error("no enclave program at {}; build or install cocoon-enclave there", path.display())]
+    EnclaveMissing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The enclave program exists and cannot be started.
+    #[error("cannot start {}: {source}", path.display())]
+    EnclaveStart {
+        /// The program.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The enclave ended before it served anyone.
+    #[error("the enclave ended before it was ready ({status}); see its messages above{}", unread(*dropped))]
+    EnclaveEndedEarly {
+        /// How it ended.
+        status: ExitStatus,
+        /// Lines of its event log that were no events.
+        dropped: u64,
+    },
+    /// The enclave ended while it served.
+    #[error("the enclave ended while it was serving ({status}); see its messages above and start it again{}", unread(*dropped))]
+    EnclaveEnded {
+        /// How it ended.
+        status: ExitStatus,
+        /// Lines of its event log that were no events.
+        dropped: u64,
+    },
+    /// The enclave closed its event log before it was ready, and goes on running.
+    #[error("the enclave closed its event log before it was ready; use the cocoon-enclave of this version{}", unread(*dropped))]
+    EnclaveSilent {
+        /// Lines of its event log that were no events.
+        dropped: u64,
+    },
+    /// Waiting for the enclave process failed.
+    #[error("cannot watch the enclave process: {0}")]
+    EnclaveWait(#[source] io::Error),
+}
+
+impl Error {
+    /// The exit code: 1 when something failed or was rejected, 2 when this program could not even try. An enclave that ends
+    /// before it is ready passes its own 1 or 2 on.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Listen { .. }
+            | Self::DuplicateUpstream { .. }
+            | Self::Signals(_)
+            | Self::ModelUnreadable { .. }
+            | Self::EnclaveMissing { .. }
+            | Self::EnclaveStart { .. } => 2,
+            Self::EnclaveEndedEarly { status, .. } if status.code() == Some(2) => 2,
+            Self::EnclaveEndedEarly { .. }
+            | Self::EnclaveEnded { .. }
+            | Self::EnclaveSilent { .. }
+            | Self::EnclaveWait(_) => 1,
+        }
+    }
+}
+
+/// The lines themselves are never shown: they come from a process that handles prompts.
+fn unread(dropped: u64) -> String {
+    match dropped {
+        0 => String::new(),
+        n => format!(" ({n} unreadable lines in its event log)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn an_early_end_passes_one_and_two_on() {
+        let code = |wait_status| {
+            Error::EnclaveEndedEarly { status: ExitStatus::from_raw(wait_status), dropped: 0 }.exit_code()
+        };
+        assert_eq!(code(1 << 8), 1);
+        assert_eq!(code(2 << 8), 2);
+        assert_eq!(code(0), 1, "an enclave that ends at once has not served, whatever it says");
+        assert_eq!(code(77 << 8), 1);
+        assert_eq!(code(9), 1, "killed by SIGKILL");
+    }
+
+    #[test]
+    fn dropped_lines_are_counted_not_shown() {
+        let status = ExitStatus::from_raw(0);
+        assert!(!Error::EnclaveEndedEarly { status, dropped: 0 }.to_string().contains("unreadable"));
+        assert!(Error::EnclaveEndedEarly { status, dropped: 3 }.to_string().contains("3 unreadable lines"));
+    }
+}

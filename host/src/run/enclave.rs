@@ -1,0 +1,176 @@
+//! The enclave as a process of this machine.
+
+use std::{
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+};
+
+use clap::ValueEnum;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use crate::Error;
+
+/// What an enclave is told on its command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnclaveOptions {
+    /// The model.
+    pub model: PathBuf,
+    /// The platform that it shall attest with.
+    pub tee: Tee,
+    /// The digest that the model must have, in hex.
+    pub model_digest: Option<String>,
+    /// The name under which the model is offered.
+    pub model_name: Option<String>,
+    /// Threads of the engine.
+    pub threads: Option<u16>,
+    /// Where a simulated enclave writes the policy that accepts it.
+    pub policy_out: Option<PathBuf>,
+}
+
+/// The platform of an enclave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Tee {
+    /// Whatever the machine has.
+    Auto,
+    /// AMD SEV-SNP.
+    Snp,
+    /// Intel TDX.
+    Tdx,
+    /// Simulated, for development.
+    Sim,
+}
+
+impl Tee {
+    /// As the command line spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Snp => "snp",
+            Self::Tdx => "tdx",
+            Self::Sim => "sim",
+        }
+    }
+}
+
+impl EnclaveOptions {
+    fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec!["--listen".into(), "127.0.0.1:0".into()];
+        let mut add = |name: &str, value: Option<OsString>| {
+            if let Some(value) = value {
+                arguments.extend([name.into(), value]);
+            }
+        };
+        add("--model", Some(self.model.clone().into()));
+        add("--tee", Some(self.tee.name().into()));
+        add("--model-digest", self.model_digest.clone().map(Into::into));
+        add("--model-name", self.model_name.clone().map(Into::into));
+        add("--threads", self.threads.map(|n| n.to_string().into()));
+        add("--sim-policy-out", self.policy_out.clone().map(Into::into));
+        arguments.push("--until-stdin-closes".into());
+        arguments
+    }
+}
+
+/// A running enclave; killed when dropped.
+pub(super) struct Enclave {
+    child: Child,
+    /// Never written to. However this process ends, the kernel closes the pipe, and the enclave ends with it.
+    _lifeline: Option<ChildStdin>,
+}
+
+impl Enclave {
+    /// Starts the program, and gives its event log.
+    pub(super) fn start(program: &Path, options: &EnclaveOptions) -> Result<(Self, ChildStdout), Error> {
+        let path = || program.to_path_buf();
+        let failed = |source: io::Error| {
+            if program.exists() {
+                Error::EnclaveStart { path: path(), source }
+            } else {
+                Error::EnclaveMissing { path: path() }
+            }
+        };
+        let mut child = Command::new(program)
+            .args(options.arguments())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            // Ctrl-C in a terminal signals the whole foreground group; the host alone decides when the enclave ends.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let log = child.stdout.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
+        let lifeline = child.stdin.take();
+        Ok((Self { child, _lifeline: lifeline }, log))
+    }
+
+    /// Returns when the process has ended. Cancel safe.
+    pub(super) async fn ended(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Asks it to end.
+    pub(super) fn terminate(&self) {
+        // No id means that it has ended and been waited for, so the id below cannot belong to another process.
+        let id = self.child.id().and_then(|id| i32::try_from(id).ok());
+        if let Some(id) = id {
+            // The only error left is that it just ended, which is what is wanted.
+            let _ended = kill(Pid::from_raw(id), Signal::SIGTERM);
+        }
+    }
+
+    /// Ends it, if it has not ended, and waits for that.
+    pub(super) async fn kill(&mut self) {
+        // The only error is that it has ended already.
+        let _ended = self.child.kill().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_reaches_the_command_line() {
+        let least = EnclaveOptions {
+            model: "m.gguf".into(),
+            tee: Tee::Auto,
+            model_digest: None,
+            model_name: None,
+            threads: None,
+            policy_out: None,
+        };
+        assert_eq!(
+            least.arguments(),
+            ["--listen", "127.0.0.1:0", "--model", "m.gguf", "--tee", "auto", "--until-stdin-closes"]
+        );
+        let most = EnclaveOptions {
+            tee: Tee::Sim,
+            model_digest: Some("ab".into()),
+            model_name: Some("smol".into()),
+            threads: Some(3),
+            policy_out: Some("p.toml".into()),
+            ..least
+        };
+        let line = most.arguments().join(" ".as_ref());
+        assert_eq!(
+            line,
+            "--listen 127.0.0.1:0 --model m.gguf --tee sim --model-digest ab --model-name smol --threads 3 \
+             --sim-policy-out p.toml --until-stdin-closes"
+        );
+    }
+
+    #[test]
+    fn a_platform_is_spelled_as_it_is_read() {
+        for tee in Tee::value_variants() {
+            assert_eq!(tee.to_possible_value().unwrap().get_name(), tee.name());
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The real `cocoon-host` between real sockets and processes.
+//!
+//! One test program, so that it links once. No test depends on how long anything takes: what must happen is waited for, generously.
+
+#[cfg(test)]
+mod metrics;
+#[cfg(test)]
+mod relay;
+#[cfg(test)]
+mod run;
+#[cfg(test)]
+mod support;

@@ -1,0 +1,57 @@
+//! Every parser of outside bytes, as a function that must not panic, hang or eat memory, whatever it is given.
+//!
+//! `tests/fuzz` runs them under libFuzzer; the test `fuzz_smoke` runs them on mutated seeds in every build.
+
+use cocoon_attestation::binding::{ChannelBinding, Role};
+use cocoon_attestation::policy::Policy;
+use cocoon_attestation::wire::{AttestRequest, AttestResponse, EpochStatement, EvidenceSet, FrameHeader, check_client_hello};
+use cocoon_attestation::{Digest, UnixTime, appraisal::RawEvidence, snp};
+
+/// A parser under test.
+pub type Target = fn(&[u8]);
+
+/// Name and function of every target.
+pub const TARGETS: [(&str, Target); 10] = [
+    ("attest_request", |bytes| round_trip(AttestRequest::decode(bytes).ok().map(|m| m.encode()), bytes)),
+    ("attest_response", |bytes| round_trip(AttestResponse::decode(bytes).ok().map(|m| m.encode()), bytes)),
+    ("epoch_statement", |bytes| round_trip(EpochStatement::decode(bytes).ok().map(|m| m.encode()), bytes)),
+    ("evidence_set", |bytes| round_trip(EvidenceSet::decode(bytes).ok().map(|m| m.encode()), bytes)),
+    ("frame_header", |bytes| {
+        let _any = bytes.first_chunk().map(|header| FrameHeader::parse(*header));
+    }),
+    ("client_hello", |bytes| {
+        let _any = check_client_hello(bytes);
+    }),
+    ("snp_report", |bytes| {
+        let _any = snp::Report::parse(bytes);
+    }),
+    ("certificate", |bytes| {
+        let _any = snp::Certificate::from_pem_or_der(bytes);
+    }),
+    ("policy", |bytes| {
+        let _any = std::str::from_utf8(bytes).map(Policy::from_toml);
+    }),
+    ("verify", verify),
+];
+
+/// What was accepted must be the one canonical encoding.
+fn round_trip(encoded: Option<Vec<u8>>, bytes: &[u8]) {
+    if let Some(encoded) = encoded {
+        assert_eq!(encoded, bytes, "accepted bytes that are not canonical");
+    }
+}
+
+/// The whole pipeline on a response from a stranger. Nothing is ever accepted: no fuzzer holds AMD's keys.
+fn verify(bytes: &[u8]) {
+    let channel = ChannelBinding {
+        role: Role::Enclave,
+        cipher_suite: 0x1302,
+        named_group: 0x11ec,
+        spki: Digest([6; 32]),
+        peer_spki: None,
+        exported: [0; 32],
+    };
+    let evidence = RawEvidence { request: AttestRequest::new([0; 32]).encode(), response: bytes.to_vec(), channel };
+    let policy = Policy::from_toml(include_str!("../../docs/examples/policy.toml")).expect("the example is a policy");
+    assert!(evidence.verify(&policy, UnixTime(1_800_000_000)).is_err());
+}

@@ -1,0 +1,48 @@
+//! A relay that keeps every byte: what a curious host sees.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Everything that passed, both ways.
+pub struct Recorder {
+    /// Where it listens.
+    pub address: SocketAddr,
+    bytes: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Recorder {
+    /// Starts one in front of `upstream`.
+    pub async fn start(upstream: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let bytes: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let kept = Arc::clone(&bytes);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let enclave = TcpStream::connect(&upstream).await.unwrap();
+                let ((client_read, client_write), (enclave_read, enclave_write)) = (client.into_split(), enclave.into_split());
+                tokio::spawn(copy(client_read, enclave_write, Arc::clone(&kept)));
+                tokio::spawn(copy(enclave_read, client_write, Arc::clone(&kept)));
+            }
+        });
+        Self { address, bytes }
+    }
+
+    /// What passed so far.
+    pub fn recorded(&self) -> Vec<u8> {
+        self.bytes.lock().unwrap().clone()
+    }
+}
+
+async fn copy(mut from: tokio::net::tcp::OwnedReadHalf, mut to: tokio::net::tcp::OwnedWriteHalf, kept: Arc<Mutex<Vec<u8>>>) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(n @ 1..) = from.read(&mut buffer).await {
+        kept.lock().unwrap().extend_from_slice(&buffer[..n]);
+        if to.write_all(&buffer[..n]).await.is_err() {
+            return;
+        }
+    }
+}

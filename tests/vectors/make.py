@@ -1,0 +1,225 @@
+#!/usr/bin/env python3
+"""Writes the test vectors of cocoon/1 from an implementation of its own: Python's hashlib and the few lines of CBOR below.
+
+The Rust code never wrote these files; it must agree with them. `make.py` writes, `make.py --check` compares.
+"""
+
+import hashlib
+import pathlib
+import sys
+
+HERE = pathlib.Path(__file__).parent
+
+
+def h256(data):
+    return hashlib.sha256(data).digest()
+
+
+def h512(data):
+    return hashlib.sha512(data).digest()
+
+
+def label(text):
+    return text.encode().ljust(32, b"\0")
+
+
+def head(major, n):
+    if n < 24:
+        return bytes([major << 5 | n])
+    for code, size in ((24, 1), (25, 2), (26, 4), (27, 8)):
+        if n < 1 << (8 * size):
+            return bytes([major << 5 | code]) + n.to_bytes(size, "big")
+    raise ValueError(n)
+
+
+def cbor(value):
+    """RFC 8949 section 4.2.1: shortest heads, definite lengths, map keys sorted by their encoding."""
+    if value is None:
+        return b"\xf6"
+    if isinstance(value, int):
+        return head(0, value)
+    if isinstance(value, bytes):
+        return head(2, len(value)) + value
+    if isinstance(value, str):
+        return head(3, len(value.encode())) + value.encode()
+    if isinstance(value, list):
+        return head(4, len(value)) + b"".join(map(cbor, value))
+    entries = sorted((cbor(key), cbor(item)) for key, item in value.items())
+    return head(5, len(entries)) + b"".join(key + item for key, item in entries)
+
+
+def leaf_hash(data):
+    return h256(b"\0" + data)
+
+
+def node_hash(left, right):
+    return h256(b"\1" + left + right)
+
+
+def root(leaves):
+    if len(leaves) == 1:
+        return leaves[0]
+    k = 1
+    while 2 * k < len(leaves):
+        k *= 2
+    return node_hash(root(leaves[:k]), root(leaves[k:]))
+
+
+def path(leaves, index):
+    if len(leaves) == 1:
+        return []
+    k = 1
+    while 2 * k < len(leaves):
+        k *= 2
+    if index < k:
+        return path(leaves[:k], index) + [root(leaves[k:])]
+    return path(leaves[k:], index - k) + [root(leaves[:k])]
+
+
+def block(**fields):
+    shown = {k: v.hex() if isinstance(v, bytes) else v for k, v in fields.items()}
+    return "".join(f"{key} = {value}\n" for key, value in shown.items())
+
+
+def file(comment, blocks):
+    lines = "".join(f"# {line}\n" if line else "#\n" for line in comment.strip().split("\n"))
+    return lines + "\n" + "\n".join(blocks)
+
+
+NONCE = bytes(range(32))
+REQUESTS = {
+    "minimal": {0: 1, 1: NONCE, 2: 0},
+    "fresh GPU evidence": {0: 1, 1: NONCE, 2: 1},
+    "node and held endorsements": {0: 1, 1: NONCE, 2: 0, 3: b"\x33" * 32, 4: [b"\x44" * 32, b"\x55" * 32]},
+}
+STATEMENT = {
+    0: "cocoon-epoch/1", 1: b"\x01" * 16, 2: 7, 3: 1800000000, 4: 1800003600, 5: b"\x05" * 32, 6: b"\x06" * 32,
+    7: b"\x07" * 32, 8: None, 9: [], 10: "none", 11: [b"\x0b" * 32], 12: b"\x0c" * 32, 13: b"\x00" * 32,
+    14: {0: 0, 1: 0, 2: 0},
+}
+EVIDENCE = {"cpu": ["application/vnd.cocoon.snp-report", b"report", 4]}
+ENDORSEMENT = b"endorsement"
+RESPONSE = {
+    0: 1, 1: cbor(STATEMENT), 2: cbor(EVIDENCE), 3: [1, 3, [b"\xaa" * 32, b"\xbb" * 32]], 4: {h256(ENDORSEMENT): ENDORSEMENT},
+}
+
+
+def binding():
+    blocks = []
+    exported = b"\xee" * 32
+    for name, fields in REQUESTS.items():
+        request = cbor(fields)
+        for suite, group in ((0x1302, 0x11EC), (0x1303, 0x001D)):
+            data = (label("cocoon/attest/leaf/v1") + b"\1" + suite.to_bytes(2, "big") + group.to_bytes(2, "big")
+                    + b"\x06" * 32 + exported + h256(request) + b"\0" * 32)
+            assert len(data) == 165
+            leaf = leaf_hash(data)
+            top = root([leaf, b"\x99" * 32, b"\x98" * 32])
+            signed = (label("cocoon/attest/report-data/v1") + bytes([fields[2]]) + h256(cbor(STATEMENT)) + top
+                      + (3).to_bytes(4, "big"))
+            assert len(signed) == 101
+            blocks.append(block(
+                name=f"{name}, suite {suite:04x}, group {group:04x}", request=request, role=1, cipher_suite=suite,
+                named_group=group, spki_sha256=b"\x06" * 32, exported=exported, reqhash=h256(request),
+                exporter_context=b"\1" + h256(request), leaf_data=data, leaf=leaf, statement=cbor(STATEMENT),
+                other_leaves="99" * 32 + " " + "98" * 32, root=top, size=3, report_data=h512(signed)))
+    nonce = h256(label("cocoon/attest/gpu-nonce/v1") + b"\x01" * 16 + (7).to_bytes(8, "big") + b"\x06" * 32 + b"\x77" * 32)
+    blocks.append(block(name="GPU nonce", boot_id=b"\x01" * 16, epoch=7, spki_sha256=b"\x06" * 32, x=b"\x77" * 32, gpu_nonce=nonce))
+    return file("""From an AttestRequest and a TLS session to REPORT_DATA. The client is at index 0 of a tree of three leaves.
+TLS exporter: label "EXPERIMENTAL cocoon attest v1", context = exporter_context, 32 bytes = exported.
+Byte strings are hex, numbers decimal.""", blocks)
+
+
+def merkle():
+    blocks = []
+    for n in (1, 2, 3, 4, 5, 7, 8, 13):
+        leaves = [h256(bytes([i])) for i in range(n)]
+        for i in sorted({0, n // 2, n - 1}):
+            blocks.append(block(size=n, index=i, leaf=leaves[i], path=" ".join(p.hex() for p in path(leaves, i)) or "-", root=root(leaves)))
+    return file("""Trees over the leaves H256(00), H256(01), .. (as leaf hashes), as RFC 9162 section 2.1: node = H256(01 || left || right).
+path: sibling hashes from the leaf to the root, or - if there are none.""", blocks)
+
+
+def messages():
+    good = [("AttestRequest", name, cbor(fields)) for name, fields in REQUESTS.items()]
+    gpu = {**STATEMENT, 8: b"\x08" * 32, 9: [b"\x09" * 16], 10: "on"}
+    good += [
+        ("EpochStatement", "without GPU", cbor(STATEMENT)), ("EpochStatement", "with GPU", cbor(gpu)),
+        ("EvidenceSet", "CPU", cbor(EVIDENCE)),
+        ("EvidenceSet", "CPU and two GPUs", cbor({**EVIDENCE, "gpu0": ["a/b", b"", 4], "gpu1": ["a/b", b"", 4]})),
+        ("AttestResponse", "with an endorsement", cbor(RESPONSE)),
+        ("AttestResponse", "with a release", cbor({**RESPONSE, 5: b"manifest"})),
+    ]
+    request, statement = REQUESTS["minimal"], STATEMENT
+    nonce = b"\x01\x58\x20" + NONCE
+    bad = [
+        ("AttestRequest", "empty", b""),
+        ("AttestRequest", "truncated", cbor(request)[:-1]),
+        ("AttestRequest", "trailing byte", cbor(request) + b"\0"),
+        ("AttestRequest", "integer not in its shortest form", b"\xa3\x18\x00\x01" + nonce + b"\x02\x00"),
+        ("AttestRequest", "indefinite length", b"\xbf\x00\x01" + nonce + b"\x02\x00\xff"),
+        ("AttestRequest", "keys not sorted", b"\xa3\x00\x01\x02\x00" + nonce),
+        ("AttestRequest", "duplicate key", b"\xa4\x00\x01\x00\x01" + nonce + b"\x02\x00"),
+        ("AttestRequest", "tag", b"\xc1" + cbor(request)),
+        ("AttestRequest", "float", b"\xa3\x00\x01" + nonce + b"\x02\xf9\x00\x00"),
+        ("AttestRequest", "not a map", cbor([1, NONCE, 0])),
+        ("AttestRequest", "version 2", cbor({**request, 0: 2})),
+        ("AttestRequest", "nonce of 31 bytes", cbor({**request, 1: NONCE[:31]})),
+        ("AttestRequest", "no nonce", cbor({0: 1, 2: 0})),
+        ("AttestRequest", "mode 2", cbor({**request, 2: 2})),
+        ("AttestRequest", "unknown field", cbor({**request, 5: 0})),
+        ("AttestRequest", "more than 4 KiB", cbor({**request, 4: [b"\0" * 32] * 121})),
+        ("EpochStatement", "another type", cbor({**statement, 0: "cocoon-epoch/2"})),
+        ("EpochStatement", "longer than an hour", cbor({**statement, 4: statement[3] + 3601})),
+        ("EpochStatement", "ends before it begins", cbor({**statement, 4: statement[3] - 1})),
+        ("EpochStatement", "no model", cbor({**statement, 11: []})),
+        ("EpochStatement", "GPU evidence without a GPU", cbor({**statement, 8: b"\x08" * 32})),
+        ("EpochStatement", "unknown privacy flag", cbor({**statement, 14: {0: 0, 1: 0, 2: 0, 3: 0}})),
+        ("EpochStatement", "missing privacy flag", cbor({**statement, 14: {0: 0, 1: 0}})),
+        ("EvidenceSet", "unknown label", cbor({"tpm": ["a/b", b"", 4]})),
+        ("EvidenceSet", "not marked as evidence", cbor({"cpu": ["a/b", b"", 2]})),
+        ("AttestResponse", "index outside of the tree", cbor({**RESPONSE, 3: [3, 3, []]})),
+        ("AttestResponse", "empty tree", cbor({**RESPONSE, 3: [0, 0, []]})),
+        ("AttestResponse", "tree of 4097 leaves", cbor({**RESPONSE, 3: [0, 4097, []]})),
+        ("AttestResponse", "path of 13 nodes", cbor({**RESPONSE, 3: [0, 1, [b"\0" * 32] * 13]})),
+        ("AttestResponse", "endorsement under another digest", cbor({**RESPONSE, 4: {b"\0" * 32: ENDORSEMENT}})),
+        ("AttestResponse", "nested deeper than 6", cbor({**RESPONSE, 5: [[[[[[[0]]]]]]]})),
+    ]
+    blocks = [block(message=m, verdict="valid", name=n, bytes=b) for m, n, b in good]
+    blocks += [block(message=m, verdict="malformed", name=n, bytes=b.hex() or "-") for m, n, b in bad]
+    return file("""CBOR bodies, valid and malformed. A decoder accepts every valid one, encodes it to the same bytes again, and refuses every
+malformed one.""", blocks)
+
+
+def frames():
+    blocks = []
+    for name, code, limit in (("AttestRequest", 1, 4096), ("AttestResponse", 2, 262144), ("close", 255, 0)):
+        blocks.append(block(name=name, verdict="valid", header=limit.to_bytes(4, "big") + bytes([code]), kind=code, length=limit))
+        blocks.append(block(name=f"{name}, one byte too long", verdict="malformed", header=(limit + 1).to_bytes(4, "big") + bytes([code])))
+    for code in (0, 3, 22, 254):
+        blocks.append(block(name=f"type {code}", verdict="malformed", header=bytes([0, 0, 0, 0, code])))
+    return file("""Headers of frames: u32 length of the body, big-endian, then the type. The longest body of each type, and one byte more.""", blocks)
+
+
+def digests():
+    manifest = cbor({0: "cocoon-model/1", 1: "gguf", 2: [["model.gguf", 13, h256(b"GGUF and more")]]})
+    config = cbor({0: "cocoon-config/1", 1: {"a": "1", "model_digest": "any"}})
+    return file("""Digests that S carries. A model of one GGUF file with the content "GGUF and more"; a configuration of two settings.""", [
+        block(name="model manifest", size=13, sha256=h256(b"GGUF and more"), manifest=manifest, digest=h256(manifest)),
+        block(name="configuration", settings="a=1 model_digest=any", encoded=config, digest=h256(config)),
+    ])
+
+
+def main():
+    wrong = []
+    for name, make in (("binding", binding), ("merkle", merkle), ("messages", messages), ("frames", frames), ("digests", digests)):
+        target, text = HERE / f"{name}.txt", make()
+        if sys.argv[1:] != ["--check"]:
+            target.write_text(text)
+        elif not target.exists() or target.read_text() != text:
+            wrong.append(target.name)
+    if wrong:
+        sys.exit(f"not what make.py writes: {', '.join(wrong)}")
+
+
+main()
