@@ -1,0 +1,179 @@
+//! The engine: accepts requests, runs several at a time, streams their answers.
+
+use crate::error::{Error, SubmitError};
+use crate::model::{Model, thread_pool};
+use crate::request::{GenerateRequest, Sink, Submitted};
+use crate::running::Job;
+use crate::sampler::Sampler;
+use crate::scheduler::{Scheduler, Shared};
+use crate::secret::Tokens;
+use crate::stop::StopMatcher;
+use ring::rand::{SecureRandom, SystemRandom};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+const MAX_THREADS: usize = 1024;
+const MAX_RUNNING: usize = 1024;
+
+/// How an engine works.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct EngineConfig {
+    /// Threads that share the work of a step.
+    pub threads: usize,
+    /// Requests that run at a time: each takes memory for its keys and values, up to a whole context.
+    pub max_running: usize,
+    /// Requests that wait beyond those; more are refused.
+    pub max_waiting: usize,
+}
+
+impl Default for EngineConfig {
+    /// All processors, 8 running, 64 waiting.
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { threads: threads.min(MAX_THREADS), max_running: 8, max_waiting: 64 }
+    }
+}
+
+/// How busy an engine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Requests that take part in every round.
+    pub running: usize,
+    /// Requests that wait for a place.
+    pub waiting: usize,
+}
+
+/// A model at work on its own thread. Dropping it stops it at once.
+pub struct Engine {
+    model: Arc<Model>,
+    shared: Arc<Shared>,
+    capacity: usize,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("model", &self.model)
+            .field("load", &self.load())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Starts the engine's thread.
+    pub fn start(model: Model, config: EngineConfig) -> Result<Self, Error> {
+        for (name, value, max) in
+            [("threads", config.threads, MAX_THREADS), ("max_running", config.max_running, MAX_RUNNING)]
+        {
+            if !(1..=max).contains(&value) {
+                return Err(Error::BadConfig { name, problem: "must be between 1 and 1024" });
+            }
+        }
+        let model = Arc::new(model);
+        let shared = Arc::new(Shared::default());
+        let pool = thread_pool(config.threads)?;
+        let max_running = config.max_running;
+        let thread = std::thread::Builder::new().name("inference".to_owned()).spawn({
+            let (model, shared) = (Arc::clone(&model), Arc::clone(&shared));
+            move || Scheduler::new(&model, &shared, pool, max_running).run()
+        });
+        let thread = thread.map_err(|error| Error::Threads(error.to_string()))?;
+        let capacity = config.max_running.saturating_add(config.max_waiting);
+        Ok(Self { model, shared, capacity, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// The model that this engine runs.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// How busy the engine is now.
+    pub fn load(&self) -> Load {
+        let state = self.shared.lock();
+        Load { running: state.running, waiting: state.in_flight.saturating_sub(state.running) }
+    }
+
+    /// Checks a request, splits its prompt into tokens on the caller's thread, and queues it. From then on `sink` is
+    /// told what happens; it hears nothing if this fails.
+    pub fn submit(&self, request: GenerateRequest, sink: Sink) -> Result<Submitted, SubmitError> {
+        request.check()?;
+        self.admit()?; // before the work
+        let prompt = self.model.prompt(&request.messages)?;
+        let prompt_tokens = prompt.len();
+        let max_tokens = self.room(&prompt, request.max_tokens)?;
+        let seed = request.seed.map_or_else(random_seed, Ok)?;
+        let job = Job {
+            prompt,
+            max_tokens,
+            sampler: Sampler::new(request.temperature, request.top_p, seed),
+            stop: StopMatcher::new(request.stop),
+            deadline: request.deadline,
+            sink,
+        };
+        let mut state = self.shared.lock();
+        accepts(&state, self.capacity)?; // others may have come meanwhile
+        state.in_flight += 1;
+        state.waiting.push_back(job);
+        drop(state);
+        self.shared.notify();
+        Ok(Submitted { prompt_tokens })
+    }
+
+    /// Accepts nothing any more, fails what waits, lets what runs go on until `deadline`, then fails it; returns when
+    /// the engine's thread has ended. A second call waits for the first. Not to be called by a sink, for which it would
+    /// wait.
+    pub fn stop(&self, deadline: Instant) {
+        let mut state = self.shared.lock();
+        let deadline = state.stop_by.map_or(deadline, |earlier| earlier.min(deadline));
+        state.stop_by = Some(deadline);
+        drop(state);
+        self.shared.notify();
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
+            let _ended = thread.join(); // its panics were turned into failures of requests
+        }
+    }
+
+    fn admit(&self) -> Result<(), SubmitError> {
+        accepts(&self.shared.lock(), self.capacity)
+    }
+
+    /// How many tokens the answer may have.
+    fn room(&self, prompt: &Tokens, max_tokens: Option<usize>) -> Result<usize, SubmitError> {
+        let context_length = self.model.context_length();
+        let left = context_length.saturating_sub(prompt.len());
+        if left == 0 || max_tokens.is_some_and(|max| max > left) {
+            return Err(SubmitError::ContextOverflow {
+                prompt_tokens: prompt.len(),
+                max_tokens,
+                context_length,
+            });
+        }
+        Ok(max_tokens.unwrap_or(left))
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop(Instant::now());
+    }
+}
+
+fn accepts(state: &crate::scheduler::State, capacity: usize) -> Result<(), SubmitError> {
+    if state.stop_by.is_some() {
+        return Err(SubmitError::Stopping);
+    }
+    if state.in_flight >= capacity {
+        return Err(SubmitError::QueueFull { in_flight: state.in_flight });
+    }
+    Ok(())
+}
+
+fn random_seed() -> Result<u64, SubmitError> {
+    let mut seed = [0; 8];
+    SystemRandom::new().fill(&mut seed).map_err(|_unspecified| SubmitError::NoRandomness)?;
+    Ok(u64::from_le_bytes(seed))
+}

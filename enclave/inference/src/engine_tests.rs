@@ -1,0 +1,348 @@
+//! The engine on a tiny model.
+
+use crate::testing::{Tiny, tiny_model};
+use crate::{
+    Engine, EngineConfig, Error, FailureKind, FinishReason, GenerateEvent, GenerateRequest, Load, Message,
+    Model, ModelBytes, Role, Sink, SubmitError, TemplateError,
+};
+use std::ops::ControlFlow;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn engine_of(bytes: Vec<u8>, max_running: usize, max_waiting: usize) -> Engine {
+    let model = Model::load(ModelBytes::from_vec(bytes)).unwrap();
+    Engine::start(model, EngineConfig { threads: 2, max_running, max_waiting }).unwrap()
+}
+
+fn engine(max_running: usize, max_waiting: usize) -> Engine {
+    engine_of(tiny_model(), max_running, max_waiting)
+}
+
+fn request(text: &str, max_tokens: usize) -> GenerateRequest {
+    let mut request = GenerateRequest::new(vec![Message { role: Role::User, content: text.into() }]);
+    request.max_tokens = Some(max_tokens);
+    request.temperature = 0.0;
+    request
+}
+
+/// How a request ended, and with what text.
+#[derive(Debug, PartialEq, Clone)]
+enum End {
+    Finished { reason: FinishReason, prompt: usize, completion: usize },
+    Failed(FailureKind),
+}
+
+/// Passes all events on; ends when nobody listens.
+fn relay() -> (Sink, Receiver<GenerateEvent>) {
+    let (sender, receiver) = channel();
+    let sink = Box::new(move |event| match sender.send(event) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_gone) => ControlFlow::Break(()),
+    });
+    (sink, receiver)
+}
+
+fn collect(events: &Receiver<GenerateEvent>) -> (String, End) {
+    let mut answer = String::new();
+    loop {
+        match events.recv_timeout(PATIENCE).unwrap() {
+            GenerateEvent::Working => (),
+            GenerateEvent::Text { text, .. } => {
+                assert!(!text.is_empty());
+                answer.push_str(text.expose());
+            }
+            GenerateEvent::Finished { reason, prompt_tokens, completion_tokens } => {
+                let end = End::Finished { reason, prompt: prompt_tokens, completion: completion_tokens };
+                return (answer, end);
+            }
+            GenerateEvent::Failed(kind) => return (answer, End::Failed(kind)),
+        }
+    }
+}
+
+fn answer(engine: &Engine, request: GenerateRequest) -> (String, End) {
+    let (sink, events) = relay();
+    engine.submit(request, sink).unwrap();
+    collect(&events)
+}
+
+/// Holds the engine's thread at its first event until something is sent.
+fn blocker(engine: &Engine) -> (Sender<()>, Receiver<GenerateEvent>) {
+    let (release, gate) = channel::<()>();
+    let (mut sink, events) = relay();
+    let mut held = false;
+    let (reached, at_gate) = channel();
+    let blocking: Sink = Box::new(move |event| {
+        if !held {
+            held = true;
+            reached.send(()).unwrap();
+            let _released = gate.recv_timeout(PATIENCE);
+        }
+        sink(event)
+    });
+    engine.submit(request("block", 3), blocking).unwrap();
+    at_gate.recv_timeout(PATIENCE).unwrap();
+    (release, events)
+}
+
+fn until_idle(engine: &Engine) {
+    let started = Instant::now();
+    while engine.load() != (Load { running: 0, waiting: 0 }) {
+        assert!(started.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn sampled(text: &str, seed: u64) -> GenerateRequest {
+    GenerateRequest { temperature: 1.5, top_p: 0.95, seed: Some(seed), ..request(text, 40) }
+}
+
+#[test]
+fn an_answer_has_text_and_counts() {
+    let engine = engine(2, 2);
+    let (sink, events) = relay();
+    let submitted = engine.submit(request("hello", 12), sink).unwrap();
+    let (text, end) = collect(&events);
+    assert!(!text.is_empty());
+    let wanted =
+        End::Finished { reason: FinishReason::Length, prompt: submitted.prompt_tokens, completion: 12 };
+    assert_eq!(end, wanted);
+    until_idle(&engine);
+}
+
+#[test]
+fn greedy_answers_are_those_of_the_model_alone() {
+    let engine = engine(2, 2);
+    let request = request("hello", 20);
+    let prompt = engine.model().prompt(&request.messages).unwrap();
+    let tokens = engine.model().generate_greedy(&prompt, 20, 1).unwrap();
+    let bytes: Vec<u8> =
+        tokens.dangerous_ids().iter().flat_map(|id| engine.model().tokenizer.bytes(*id)).copied().collect();
+    assert_eq!(answer(&engine, request).0, String::from_utf8_lossy(&bytes));
+}
+
+#[test]
+fn a_seeded_answer_does_not_depend_on_what_else_runs() {
+    let engine = engine(4, 8);
+    let alone = answer(&engine, sampled("the same", 7));
+    let others: Vec<_> = (0..6)
+        .map(|seed| {
+            let (sink, events) = relay();
+            engine.submit(sampled(&"other ".repeat(seed + 1), seed as u64), sink).unwrap();
+            events
+        })
+        .collect();
+    assert_eq!(answer(&engine, sampled("the same", 7)), alone);
+    others.iter().for_each(|events| drop(collect(events)));
+    assert_ne!(answer(&engine, sampled("the same", 8)), alone);
+}
+
+#[test]
+fn requests_without_a_seed_differ() {
+    let engine = engine(2, 2);
+    let request = || GenerateRequest { temperature: 2.0, ..request("hello", 40) };
+    assert_ne!(answer(&engine, request()), answer(&engine, request()));
+}
+
+#[test]
+fn running_requests_take_turns_and_a_long_prompt_does_not_hold_up_a_short_one() {
+    let engine = engine(3, 3);
+    let (release, first) = blocker(&engine);
+    let (order, turns) = channel();
+    let tagged = |tag: char| -> Sink {
+        let order = order.clone();
+        Box::new(move |event| {
+            let last = matches!(event, GenerateEvent::Finished { .. } | GenerateEvent::Failed(_));
+            order.send(if last { tag.to_ascii_uppercase() } else { tag }).unwrap();
+            ControlFlow::Continue(())
+        })
+    };
+    engine.submit(request(&"long ".repeat(40), 2), tagged('l')).unwrap(); // 4 chunks
+    engine.submit(request("s", 3), tagged('s')).unwrap(); // 1 chunk
+    release.send(()).unwrap();
+    collect(&first);
+    until_idle(&engine);
+    let turns: String = turns.try_iter().collect();
+    // Whichever the round began with: they alternate until the short one ends.
+    let short_end = turns.find('S').unwrap();
+    assert!(short_end < turns.find('L').unwrap(), "{turns}");
+    assert!(!turns[..short_end].contains("lll") && turns[..short_end].contains('l'), "{turns}");
+}
+
+#[test]
+fn stop_strings_end_the_answer_and_are_not_part_of_it() {
+    let engine = engine(2, 2);
+    let (whole, _) = answer(&engine, request("hello", 30));
+    let characters: Vec<char> = whole.chars().collect();
+    let stop: String = characters[5..8].iter().collect();
+    let stopped =
+        GenerateRequest { stop: vec!["not in it".into(), stop.as_str().into()], ..request("hello", 30) };
+    let (text, end) = answer(&engine, stopped);
+    assert_eq!(text, whole[..whole.find(&stop).unwrap()]);
+    assert!(matches!(end, End::Finished { reason: FinishReason::Stop, completion: 1..30, .. }), "{end:?}");
+}
+
+#[test]
+fn the_queue_has_an_end() {
+    let engine = engine(1, 1);
+    let (release, first) = blocker(&engine);
+    let (sink, second) = relay();
+    engine.submit(request("second", 2), sink).unwrap();
+    assert_eq!(engine.load(), Load { running: 1, waiting: 1 });
+    let refused = engine.submit(request("third", 2), relay().0);
+    assert_eq!(refused.err(), Some(SubmitError::QueueFull { in_flight: 2 }));
+    release.send(()).unwrap();
+    assert!(matches!(collect(&first).1, End::Finished { .. }));
+    assert!(matches!(collect(&second).1, End::Finished { .. }));
+    until_idle(&engine);
+    assert!(matches!(answer(&engine, request("fourth", 2)).1, End::Finished { .. }));
+}
+
+#[test]
+fn a_consumer_that_goes_ends_its_request_within_a_step() {
+    let engine = engine(1, 4);
+    for text in ["short", &"a prompt of several chunks ".repeat(6)] {
+        let (counter, count) = channel();
+        let (mut sink, events) = relay();
+        let counted: Sink = Box::new(move |event| {
+            counter.send(()).unwrap();
+            sink(event)
+        });
+        drop(events);
+        engine.submit(request(text, 50), counted).unwrap();
+        until_idle(&engine);
+        assert_eq!(count.try_iter().count(), 1);
+    }
+}
+
+#[test]
+fn waiting_requests_can_be_cancelled_and_expire() {
+    let engine = engine(1, 4);
+    let (release, first) = blocker(&engine);
+    let (late_sink, late) = relay();
+    let deadline = Some(Instant::now() + Duration::from_millis(5));
+    engine.submit(GenerateRequest { deadline, ..request("late", 2) }, late_sink).unwrap();
+    let (sink, gone) = relay();
+    drop(gone);
+    engine.submit(request("gone", 2), sink).unwrap();
+    std::thread::sleep(Duration::from_millis(10));
+    release.send(()).unwrap();
+    assert_eq!(collect(&late), (String::new(), End::Failed(FailureKind::Deadline)));
+    assert!(matches!(collect(&first).1, End::Finished { .. }));
+    until_idle(&engine);
+}
+
+#[test]
+fn a_running_request_ends_at_its_deadline() {
+    let engine = engine(1, 1);
+    let request = GenerateRequest { deadline: Some(Instant::now()), ..request("late", 2) };
+    assert_eq!(answer(&engine, request), (String::new(), End::Failed(FailureKind::Deadline)));
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_both_numbers() {
+    let engine = engine(1, 1);
+    let prompt_tokens = engine.model().prompt(&request("x", 1).messages).unwrap().len();
+    let left = 256 - prompt_tokens;
+    let overflow = |request| engine.submit(request, relay().0).err();
+    let context_length = 256;
+    let wanted = SubmitError::ContextOverflow { prompt_tokens, max_tokens: Some(left + 1), context_length };
+    assert_eq!(overflow(request("x", left + 1)), Some(wanted));
+    let long = GenerateRequest { max_tokens: None, ..request(&"x".repeat(300), 1) };
+    match overflow(long) {
+        Some(SubmitError::ContextOverflow {
+            prompt_tokens: 300..,
+            max_tokens: None,
+            context_length: 256,
+        }) => (),
+        other => panic!("{other:?}"),
+    }
+    // All that is left is used up, and no more.
+    let (_, end) = answer(&engine, GenerateRequest { max_tokens: None, ..request("x", 1) });
+    assert!(matches!(end, End::Finished { completion, .. } if completion <= left), "{end:?}");
+    assert!(matches!(answer(&engine, request("x", left)).1, End::Finished { .. }));
+}
+
+#[test]
+fn bad_requests_are_refused_by_name() {
+    let raising =
+        "{% if messages|length > 1 %}{{ raise_exception('one only') }}{% endif %}{{ messages[0].content }}";
+    let engine = engine_of(Tiny::default().with_string("tokenizer.chat_template", raising).build(), 1, 1);
+    let hot = GenerateRequest { temperature: 3.0, ..request("x", 1) };
+    let refused = engine.submit(hot, relay().0).err();
+    assert!(matches!(refused, Some(SubmitError::BadParameter { name: "temperature", .. })));
+    let mut two = request("x", 1);
+    two.messages.push(two.messages[0].clone());
+    let wanted = SubmitError::Template(TemplateError::Raised("one only".to_owned()));
+    assert_eq!(engine.submit(two, relay().0).err(), Some(wanted));
+    assert_eq!(engine.load(), Load { running: 0, waiting: 0 });
+}
+
+#[test]
+fn a_panic_fails_one_request_and_no_other() {
+    let engine = engine(2, 2);
+    let (sink, events) = relay();
+    engine.submit(request("good", 10), sink).unwrap();
+    let (reporter, reports) = channel();
+    let panicking: Sink = Box::new(move |event| {
+        let GenerateEvent::Failed(kind) = event else { panic!("on purpose") };
+        reporter.send(kind).unwrap();
+        ControlFlow::Break(())
+    });
+    engine.submit(request("bad", 10), panicking).unwrap();
+    assert_eq!(reports.recv_timeout(PATIENCE).unwrap(), FailureKind::Internal);
+    assert!(matches!(collect(&events).1, End::Finished { .. }));
+    until_idle(&engine);
+    assert!(matches!(answer(&engine, request("again", 2)).1, End::Finished { .. }));
+}
+
+#[test]
+fn stopping_at_once_fails_what_runs_and_waits() {
+    let engine = engine(1, 2);
+    let (release, running) = blocker(&engine);
+    let (sink, waiting) = relay();
+    engine.submit(request("waits", 2), sink).unwrap();
+    std::thread::scope(|scope| {
+        let stopping = scope.spawn(|| engine.stop(Instant::now()));
+        while engine.submit(request("late", 1), relay().0).err() != Some(SubmitError::Stopping) {
+            std::thread::yield_now();
+        }
+        release.send(()).unwrap();
+        stopping.join().unwrap();
+    });
+    assert_eq!(collect(&running).1, End::Failed(FailureKind::Stopping));
+    assert_eq!(collect(&waiting).1, End::Failed(FailureKind::Stopping));
+    engine.stop(Instant::now()); // again does no harm
+    assert_eq!(engine.load(), Load { running: 0, waiting: 0 });
+}
+
+#[test]
+fn stopping_with_patience_lets_what_runs_finish() {
+    let engine = engine(1, 2);
+    let (release, running) = blocker(&engine);
+    release.send(()).unwrap();
+    engine.stop(Instant::now() + PATIENCE);
+    assert!(matches!(collect(&running).1, End::Finished { .. }));
+}
+
+#[test]
+fn dropping_the_engine_tells_the_sinks() {
+    let engine = engine(1, 2);
+    let (release, running) = blocker(&engine);
+    release.send(()).unwrap();
+    drop(engine);
+    collect(&running); // an end, whichever
+}
+
+#[test]
+fn settings_out_of_range_are_refused() {
+    for (threads, max_running, field) in [(0, 1, "threads"), (1025, 1, "threads"), (1, 0, "max_running")] {
+        let model = Model::load(ModelBytes::from_vec(tiny_model())).unwrap();
+        match Engine::start(model, EngineConfig { threads, max_running, max_waiting: 0 }) {
+            Err(Error::BadConfig { name, .. }) => assert_eq!(name, field),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The inference engine: a GGUF model read once and hashed, its tokenizer and chat template, its forward pass on the
+//! CPU, and a scheduler that streams text to many requests at a time.
+//!
+//! ```text
+//! read_model -> ModelBytes -> Model::load -> Engine::start -> Engine::submit -> GenerateEvent..
+//! ```
+//!
+//! Prompts, answers and token ids travel in types without `Debug` or `Display` that are wiped when dropped. What the
+//! crate cannot wipe: temporary tensors inside candle and temporary strings inside `tokenizers`.
+//!
+//! Trust boundaries: the model file is bytes of anyone (a malformed one is an [`Error`], never a panic); the text of a
+//! message is bytes of an adversary, which never becomes a special token and so cannot forge a turn; the chat template
+//! is the model owner's program and runs on placeholders, never on the text of messages.
+#![forbid(unsafe_code)]
+
+mod attention;
+mod chat;
+mod detokenizer;
+mod engine;
+mod error;
+pub mod fuzzing;
+mod gguf;
+mod header;
+mod kv;
+mod linear;
+mod llama;
+mod model;
+mod model_file;
+mod quantized;
+mod request;
+mod running;
+mod sampler;
+mod scheduler;
+mod secret;
+mod stop;
+mod template;
+mod tokenizer;
+
+#[cfg(test)]
+mod engine_tests;
+#[cfg(test)]
+mod testing;
+
+pub use engine::{Engine, EngineConfig, Load};
+pub use error::{Error, SubmitError, TemplateError};
+pub use model::{Logits, Model, Sequence};
+pub use model_file::{MAX_MODEL_BYTES, ModelBytes, read_model};
+pub use request::{
+    FailureKind, FinishReason, GenerateEvent, GenerateRequest, MAX_MESSAGES, MAX_PROMPT_BYTES,
+    MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEMPERATURE, Message, Role, Sink, Submitted,
+};
+pub use secret::{SecretString, Tokens};
