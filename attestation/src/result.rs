@@ -97,7 +97,14 @@ impl Report {
         let help = "the other side is not a Cocoon enclave of a version that this client knows";
         let factor = Factor::fail("evidence.format", error.to_string(), "well-formed evidence", help);
         let (platform, product) = ("unknown", "unknown");
-        Self { platform, product, authentic: false, accepted: false, factors: vec![factor], claims: BTreeMap::new() }
+        Self {
+            platform,
+            product,
+            authentic: false,
+            accepted: false,
+            factors: vec![factor],
+            claims: BTreeMap::new(),
+        }
     }
 
     /// The factors that failed.

@@ -75,6 +75,16 @@ hex_newtype!(Measurement, 48);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixTime(pub u64);
 
+/// RFC 3339, or plain seconds for times beyond the year 9999.
+impl fmt::Display for UnixTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match der::DateTime::from_unix_duration(std::time::Duration::from_secs(self.0)) {
+            Ok(time) => time.fmt(f),
+            Err(_) => write!(f, "{} s", self.0),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +94,8 @@ mod tests {
         let digest = Digest::of(b"");
         assert_eq!(digest.to_string(), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
+        assert_eq!(UnixTime(1_800_000_000).to_string(), "2027-01-15T08:00:00Z");
+        assert_eq!(UnixTime(u64::MAX).to_string(), format!("{} s", u64::MAX));
         assert!("e3".parse::<Digest>().is_err());
         assert!("zz".repeat(32).parse::<Digest>().is_err());
         assert!(digest.to_string().parse::<Measurement>().is_err());

@@ -21,6 +21,7 @@ pub enum Event {
         tee: &'static str,
     },
     /// A simulated processor is being made, which takes some seconds; once per developer.
+    #[cfg(feature = "sim")]
     SimGenerating,
     /// The digest of the configuration, claim 12 of S.
     Configured {
@@ -77,6 +78,8 @@ pub enum Event {
     ConnectionLimit,
     /// The listener failed once; it goes on.
     AcceptFailed,
+    /// A bug: some answer or connection broke off, the enclave goes on. The panic's text is dropped, since it could quote input.
+    Panicked,
     /// No new connections; running answers go on.
     Stopping,
     /// All connections are gone, or the time for that is over.

@@ -16,6 +16,8 @@
 pub mod api;
 pub mod attest;
 pub mod events;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gate;
 pub mod model;
 pub mod node;

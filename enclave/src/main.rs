@@ -33,6 +33,9 @@ fn main() -> ExitCode {
         reason = "the one place that hands out standard output, to the event log"
     )]
     let events = EventLog::new(std::io::stdout());
+    let panicked = events.clone();
+    // The default hook prints the panic's text, which can quote what was being parsed.
+    std::panic::set_hook(Box::new(move |_| panicked.log(&Event::Panicked)));
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

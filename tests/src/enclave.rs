@@ -28,6 +28,7 @@ pub const MODEL: Digest = Digest([0x11; 32]);
 pub const CONFIG: Digest = Digest([0x22; 32]);
 
 /// The time now.
+#[expect(clippy::disallowed_methods, reason = "tests hand this clock to client and enclave")]
 pub fn now() -> UnixTime {
     UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs())
 }
@@ -67,7 +68,8 @@ impl InProcess {
         let events = Events::default();
         let log = EventLog::new(events.clone());
         let attestation = AttestationService::start(Arc::new(attester), node.clone(), log.clone());
-        let enclave = Arc::new(Enclave { node: node.clone(), attestation, model: ModelSlot::default(), events: log });
+        let enclave =
+            Arc::new(Enclave { node: node.clone(), attestation, model: ModelSlot::default(), events: log });
         let listener = Listener::bind(&ListenAddress::Tcp("127.0.0.1:0".to_owned())).await.unwrap();
         let Listening::Tcp(address) = listener.address().unwrap() else { panic!("not TCP") };
         let (stop, stopped) = watch::channel(false);
@@ -103,10 +105,16 @@ pub fn limits() -> Limits {
 
 fn parts(identity: Option<Identity>) -> (Arc<Node>, String, SimAttester, Arc<AtomicU64>) {
     let state = SimState::open_or_create(&sim_state(), now(), || ()).unwrap();
-    let attester = SimAttester::launch(&state, &std::env::current_exe().unwrap(), Duration::from_millis(1)).unwrap();
+    let attester =
+        SimAttester::launch(&state, &std::env::current_exe().unwrap(), Duration::from_millis(1)).unwrap();
     let claims = Claims { models: vec![MODEL], config: CONFIG, release: Digest([0; 32]) };
     let root_pem = state.root_pem().unwrap();
-    let policy = SimulatedPolicy { root_pem: &root_pem, measurement: attester.measurement(), models: &[MODEL], config: CONFIG };
+    let policy = SimulatedPolicy {
+        root_pem: &root_pem,
+        measurement: attester.measurement(),
+        models: &[MODEL],
+        config: CONFIG,
+    };
     let clock_offset = Arc::new(AtomicU64::new(0));
     let offset = Arc::clone(&clock_offset);
     let clock: Clock = Arc::new(move || UnixTime(now().0 + offset.load(Ordering::Relaxed)));

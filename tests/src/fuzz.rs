@@ -4,14 +4,16 @@
 
 use cocoon_attestation::binding::{ChannelBinding, Role};
 use cocoon_attestation::policy::Policy;
-use cocoon_attestation::wire::{AttestRequest, AttestResponse, EpochStatement, EvidenceSet, FrameHeader, check_client_hello};
+use cocoon_attestation::wire::{
+    AttestRequest, AttestResponse, EpochStatement, EvidenceSet, FrameHeader, check_client_hello,
+};
 use cocoon_attestation::{Digest, UnixTime, appraisal::RawEvidence, snp};
 
 /// A parser under test.
 pub type Target = fn(&[u8]);
 
 /// Name and function of every target.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("attest_request", |bytes| round_trip(AttestRequest::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("attest_response", |bytes| round_trip(AttestResponse::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("epoch_statement", |bytes| round_trip(EpochStatement::decode(bytes).ok().map(|m| m.encode()), bytes)),
@@ -32,7 +34,20 @@ pub const TARGETS: [(&str, Target); 10] = [
         let _any = std::str::from_utf8(bytes).map(Policy::from_toml);
     }),
     ("verify", verify),
+    ("chat_request", cocoon_enclave::fuzzing::chat_request),
+    ("gguf", cocoon_inference::fuzzing::model),
+    ("chat_template", |bytes| {
+        if let Ok(source) = std::str::from_utf8(bytes) {
+            cocoon_inference::fuzzing::template(source);
+        }
+    }),
 ];
+
+/// Runs the target of this name.
+pub fn run(name: &str, bytes: &[u8]) {
+    let target = TARGETS.iter().find(|(known, _)| *known == name).expect("a target of this name");
+    target.1(bytes);
+}
 
 /// What was accepted must be the one canonical encoding.
 fn round_trip(encoded: Option<Vec<u8>>, bytes: &[u8]) {
@@ -51,7 +66,9 @@ fn verify(bytes: &[u8]) {
         peer_spki: None,
         exported: [0; 32],
     };
-    let evidence = RawEvidence { request: AttestRequest::new([0; 32]).encode(), response: bytes.to_vec(), channel };
-    let policy = Policy::from_toml(include_str!("../../docs/examples/policy.toml")).expect("the example is a policy");
+    let evidence =
+        RawEvidence { request: AttestRequest::new([0; 32]).encode(), response: bytes.to_vec(), channel };
+    let policy =
+        Policy::from_toml(include_str!("../../docs/examples/policy.toml")).expect("the example is a policy");
     assert!(evidence.verify(&policy, UnixTime(1_800_000_000)).is_err());
 }

@@ -19,7 +19,10 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Where cargo puts binaries: tests lie in `deps` below it.
 pub fn target_dir() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    test.ancestors().find(|dir| dir.join("deps").is_dir()).expect("tests run from cargo's target folder").to_owned()
+    test.ancestors()
+        .find(|dir| dir.join("deps").is_dir())
+        .expect("tests run from cargo's target folder")
+        .to_owned()
 }
 
 /// A binary of this workspace.
@@ -148,7 +151,8 @@ impl EnclaveProcess {
                 .arg(dir.path().join("policy.toml"))
                 .args(flags),
         );
-        let address = program.wait_for("listening", |line| event(line, "listening")?["address"].as_str().map(str::to_owned));
+        let address = program
+            .wait_for("listening", |line| event(line, "listening")?["address"].as_str().map(str::to_owned));
         program.wait_for("ready", |line| event(line, "ready"));
         Self { program, address, dir }
     }
@@ -188,7 +192,16 @@ impl HostProcess {
         let dir = tempfile::tempdir().unwrap();
         let mut program = Program::start(
             Command::new(binary("cocoon-host"))
-                .args(["run", "--process", "--tee", "sim", "--listen", "127.0.0.1:0", "--log-events", "--model"])
+                .args([
+                    "run",
+                    "--process",
+                    "--tee",
+                    "sim",
+                    "--listen",
+                    "127.0.0.1:0",
+                    "--log-events",
+                    "--model",
+                ])
                 .arg(model())
                 .arg("--policy-out")
                 .arg(dir.path().join("policy.toml"))
@@ -210,7 +223,9 @@ pub fn memory(pid: u32) -> Vec<u8> {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let mem = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
     let mut all = Vec::new();
-    for line in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|flags| flags.starts_with("rw"))) {
+    for line in
+        maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|flags| flags.starts_with("rw")))
+    {
         let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
         let [start, end] = [start, end].map(|hex| u64::from_str_radix(hex, 16).unwrap());
         let mut part = vec![0; usize::try_from(end - start).unwrap()];

@@ -23,7 +23,8 @@ impl Recorder {
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let enclave = TcpStream::connect(&upstream).await.unwrap();
-                let ((client_read, client_write), (enclave_read, enclave_write)) = (client.into_split(), enclave.into_split());
+                let ((client_read, client_write), (enclave_read, enclave_write)) =
+                    (client.into_split(), enclave.into_split());
                 tokio::spawn(copy(client_read, enclave_write, Arc::clone(&kept)));
                 tokio::spawn(copy(enclave_read, client_write, Arc::clone(&kept)));
             }
@@ -37,7 +38,11 @@ impl Recorder {
     }
 }
 
-async fn copy(mut from: tokio::net::tcp::OwnedReadHalf, mut to: tokio::net::tcp::OwnedWriteHalf, kept: Arc<Mutex<Vec<u8>>>) {
+async fn copy(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    kept: Arc<Mutex<Vec<u8>>>,
+) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(n @ 1..) = from.read(&mut buffer).await {
         kept.lock().unwrap().extend_from_slice(&buffer[..n]);

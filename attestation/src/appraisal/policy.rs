@@ -32,8 +32,8 @@ fn session(evidence: &Evidence, policy: &Policy, now: UnixTime) -> Vec<Factor> {
     out.push(policy.channel.named_group.factor("channel.named_group", &group, help));
     let from = statement.not_before.0.saturating_sub(CLOCK_SKEW_SECONDS);
     let until = statement.not_after.0.saturating_add(CLOCK_SKEW_SECONDS);
-    let window = format!("{} to {}", statement.not_before.0, statement.not_after.0);
-    let (want, help) = (format!("to contain {}", now.0), "an old statement, or one of the clocks is wrong");
+    let window = format!("{} to {}", statement.not_before, statement.not_after);
+    let (want, help) = (format!("to contain {now}"), "an old statement, or one of the clocks is wrong");
     out.push(Factor::of("epoch.window", (from..=until).contains(&now.0), window, want, help));
     if let Some(want) = evidence.request.node_id {
         let same = want == statement.node_id;

@@ -160,6 +160,11 @@ impl Api {
     }
 }
 
+/// For fuzzing.
+pub(crate) fn parse_chat_request(body: &[u8]) -> Result<(), ApiError> {
+    chat_request::parse(body).map(|_| ())
+}
+
 /// The whole body, in memory that is wiped.
 async fn read_body(request: Request<Incoming>, max: usize) -> Result<Zeroizing<Vec<u8>>, ApiError> {
     let too_large =

@@ -5,7 +5,7 @@ use std::path::Path;
 /// What the operator asked for with `--tee`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Tee {
-    /// Whatever hardware is there; never the simulated platform.
+    /// Whatever hardware is there; never anything else.
     Auto,
     /// AMD SEV-SNP.
     Snp,

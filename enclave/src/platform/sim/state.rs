@@ -1,5 +1,6 @@
 //! Where a developer's simulated processor lives between runs.
 
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -58,9 +59,12 @@ impl SimState {
     /// # Errors
     /// When files cannot be written or read, or are not what was written.
     pub fn open_or_create(dir: &Path, now: UnixTime, generating: impl FnOnce()) -> Result<Self, SimError> {
-        if !dir.join("ark.der").exists() {
-            generating();
-            create(dir, &Hierarchy::generate(now).map_err(|_any| SimError::Generation)?)?;
+        if !is_there(dir) {
+            let _one_at_a_time = lock(dir)?;
+            if !is_there(dir) {
+                generating();
+                create(dir, &Hierarchy::generate(now).map_err(|_any| SimError::Generation)?)?;
+            }
         }
         Self::open(dir)
     }
@@ -118,13 +122,33 @@ impl SimState {
     }
 }
 
-/// Writes beside `dir` and renames, so that two enclaves that start at once use one processor and none sees half of one.
+fn is_there(dir: &Path) -> bool {
+    dir.join("ark.der").exists()
+}
+
+/// Enclaves that start at once wait for the first one's processor.
+fn lock(dir: &Path) -> Result<File, SimError> {
+    let path = dir.with_extension("lock");
+    let at = |source| SimError::Io { path: path.clone(), source };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(at)?;
+    }
+    let file = File::create(&path).map_err(at)?;
+    file.lock().map_err(at)?;
+    Ok(file)
+}
+
+/// Writes beside `dir` and renames, so that nobody sees half of a processor.
 fn create(dir: &Path, hierarchy: &Hierarchy) -> Result<(), SimError> {
     let at = |path: &Path| {
         let path = path.to_owned();
         move |source| SimError::Io { path, source }
     };
-    let fresh = dir.with_extension(format!("new-{}", std::process::id()));
+    let fresh = dir.with_extension("new");
+    if fresh.exists() {
+        // Left by an enclave that was killed here.
+        std::fs::remove_dir_all(&fresh).map_err(at(&fresh))?;
+    }
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&fresh).map_err(at(&fresh))?;
     let files: [(&str, &[u8]); 5] = [
         ("ark.der", &hierarchy.ark),
@@ -135,13 +159,8 @@ fn create(dir: &Path, hierarchy: &Hierarchy) -> Result<(), SimError> {
     ];
     for (name, content) in files {
         let path = fresh.join(name);
-        let file =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         file.and_then(|mut f| f.write_all(content)).map_err(at(&path))?;
     }
-    match std::fs::rename(&fresh, dir) {
-        // Another enclave was faster: its processor is as good.
-        Err(_) if dir.join("ark.der").exists() => std::fs::remove_dir_all(&fresh).map_err(at(&fresh)),
-        other => other.map_err(at(dir)),
-    }
+    std::fs::rename(&fresh, dir).map_err(at(dir))
 }

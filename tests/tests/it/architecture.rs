@@ -1,0 +1,200 @@
+//! `docs/architecture.md` as tests: who may depend on whom, what is in which binary.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use cocoon_tests::programs::{binary, contains, target_dir};
+use cocoon_tests::repository;
+use serde_json::Value;
+
+type Graph = BTreeMap<String, BTreeSet<String>>;
+
+/// What a crate must not reach, directly or through others. Dependencies for tests do not count.
+const FORBIDDEN: [(&str, &[&str]); 7] = [
+    (
+        "cocoon-attestation",
+        &[
+            "tokio",
+            "hyper",
+            "rustls",
+            "cocoon-channel",
+            "cocoon-client",
+            "cocoon-enclave",
+            "cocoon-host",
+            "cocoon-inference",
+            "cocoon-measurements",
+        ],
+    ),
+    (
+        "cocoon-channel",
+        &[
+            "hyper",
+            "cocoon-client",
+            "cocoon-enclave",
+            "cocoon-host",
+            "cocoon-inference",
+            "cocoon-measurements",
+        ],
+    ),
+    (
+        "cocoon-inference",
+        &[
+            "tokio",
+            "hyper",
+            "rustls",
+            "cocoon-attestation",
+            "cocoon-channel",
+            "cocoon-client",
+            "cocoon-enclave",
+            "cocoon-host",
+        ],
+    ),
+    ("cocoon-enclave", &["cocoon-host", "cocoon-client", "cocoon-measurements"]),
+    (
+        "cocoon-host",
+        &[
+            "cocoon-inference",
+            "cocoon-enclave",
+            "cocoon-client",
+            "cocoon-channel",
+            "rustls",
+            "ring",
+            "libcrux-ml-kem",
+        ],
+    ),
+    ("cocoon-client", &["cocoon-enclave", "cocoon-host", "cocoon-measurements", "cocoon-inference"]),
+    ("cocoon-measurements", &["cocoon-enclave", "cocoon-host", "cocoon-client", "tokio"]),
+];
+
+/// Nobody may depend on these.
+const BANNED: [&str; 4] = ["openssl", "openssl-sys", "native-tls", "aws-lc-rs"];
+
+fn metadata() -> Value {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--offline",
+            "--locked",
+            "--filter-platform",
+            "x86_64-unknown-linux-gnu",
+        ])
+        .current_dir(repository())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Normal dependencies of every package, by name.
+fn graph(metadata: &Value) -> Graph {
+    let names: BTreeMap<&str, &str> = metadata["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| (p["id"].as_str().unwrap(), p["name"].as_str().unwrap()))
+        .collect();
+    let is_normal =
+        |dep: &&Value| dep["dep_kinds"].as_array().unwrap().iter().any(|kind| kind["kind"].is_null());
+    let mut graph = Graph::new();
+    for node in metadata["resolve"]["nodes"].as_array().unwrap() {
+        let deps = node["deps"].as_array().unwrap().iter().filter(is_normal);
+        let deps = deps.map(|dep| names[dep["pkg"].as_str().unwrap()].to_owned());
+        graph.entry(names[node["id"].as_str().unwrap()].to_owned()).or_default().extend(deps);
+    }
+    graph
+}
+
+fn reaches(graph: &Graph, from: &str) -> BTreeSet<String> {
+    let (mut seen, mut open) = (BTreeSet::new(), vec![from.to_owned()]);
+    while let Some(name) = open.pop() {
+        for next in graph.get(&name).into_iter().flatten() {
+            if seen.insert(next.clone()) {
+                open.push(next.clone());
+            }
+        }
+    }
+    seen
+}
+
+fn violations(graph: &Graph) -> Vec<String> {
+    let mut out = Vec::new();
+    for (from, forbidden) in FORBIDDEN {
+        let reached = reaches(graph, from);
+        out.extend(forbidden.iter().filter(|to| reached.contains(**to)).map(|to| format!("{from} -> {to}")));
+    }
+    out.extend(
+        BANNED.iter().filter(|name| graph.contains_key(**name)).map(|name| format!("{name} is banned")),
+    );
+    for (from, deps) in graph {
+        out.extend(deps.contains("cocoon-tests").then(|| format!("{from} -> cocoon-tests")));
+    }
+    out
+}
+
+#[test]
+fn dependencies_go_the_right_way() {
+    let graph = graph(&metadata());
+    for (name, _) in FORBIDDEN {
+        assert!(graph.contains_key(name), "{name} is gone: this test checks nothing");
+    }
+    assert_eq!(violations(&graph), Vec::<String>::new());
+}
+
+#[test]
+fn a_wrong_dependency_would_be_found() {
+    let good = graph(&metadata());
+    for (from, to, found) in [
+        ("cocoon-host", "cocoon-inference", "cocoon-host -> cocoon-inference"),
+        ("cocoon-host", "cocoon-attestation", "cocoon-host -> ring"),
+        ("cocoon-attestation", "tokio", "cocoon-attestation -> tokio"),
+        ("cocoon-client", "cocoon-tests", "cocoon-client -> cocoon-tests"),
+    ] {
+        let mut bad = good.clone();
+        bad.get_mut(from).unwrap().insert(to.to_owned());
+        assert!(violations(&bad).contains(&found.to_owned()), "{from} -> {to} was not found");
+    }
+}
+
+/// Texts that only a binary with that code has: symbols of a debug build, and string constants.
+fn has(path: &std::path::Path, needle: &str) -> bool {
+    contains(&std::fs::read(path).unwrap(), needle.as_bytes())
+}
+
+#[test]
+fn the_host_holds_no_tls_and_nothing_of_the_channel() {
+    let (host, client, enclave) = (binary("cocoon-host"), binary("cocoon"), binary("cocoon-enclave"));
+    for needle in
+        ["rustls", "cocoon_channel", "EXPERIMENTAL cocoon attest v1", "ring_core_0_17", "cocoon_inference"]
+    {
+        assert!(!has(&host, needle), "cocoon-host contains {needle}");
+    }
+    // The control: the needles are found where they belong.
+    for needle in ["rustls", "cocoon_channel", "EXPERIMENTAL cocoon attest v1", "ring_core_0_17"] {
+        assert!(has(&client, needle) && has(&enclave, needle), "{needle} is not found anywhere");
+    }
+    assert!(has(&enclave, "cocoon_inference") && !has(&client, "cocoon_inference"));
+}
+
+#[test]
+fn an_enclave_without_the_feature_has_no_simulated_platform() {
+    let (with, without) = (binary("cocoon-enclave"), target_dir().join("without-sim/cocoon-enclave"));
+    for needle in ["SimAttester", "Cocoon simulated platform", "sim_generating", "vcek.key", "platform3sim"] {
+        assert!(!has(&without, needle), "the enclave without `sim` contains {needle}");
+        assert!(has(&with, needle), "{needle} is not found anywhere");
+    }
+}
+
+#[test]
+fn no_unsafe_code_in_our_crates() {
+    for (name, _) in FORBIDDEN {
+        let dir = match name {
+            "cocoon-channel" => "attestation/channel".to_owned(),
+            "cocoon-inference" => "enclave/inference".to_owned(),
+            other => other.trim_start_matches("cocoon-").to_owned(),
+        };
+        let text = std::fs::read_to_string(repository().join(dir).join("src/lib.rs")).unwrap();
+        assert!(text.contains("#![forbid(unsafe_code)]"), "{name} does not forbid unsafe code");
+    }
+}

@@ -1,0 +1,121 @@
+//! What the documents say is so.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use cocoon_tests::enclave::InProcess;
+use cocoon_tests::programs::binary;
+use cocoon_tests::repository;
+
+fn documents() -> Vec<PathBuf> {
+    let root = repository();
+    let mut out: Vec<PathBuf> =
+        ["README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| root.join(name)).into();
+    for entry in std::fs::read_dir(root.join("docs")).unwrap() {
+        let path = entry.unwrap().path();
+        out.extend(path.extension().is_some_and(|e| e == "md").then_some(path));
+    }
+    out
+}
+
+/// Targets of Markdown links that are not web addresses or anchors.
+fn links(text: &str) -> Vec<String> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+    targets
+        .filter(|t| !t.contains("://") && !t.starts_with('#'))
+        .map(|t| t.split('#').next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut count = 0;
+    for document in documents() {
+        let text = std::fs::read_to_string(&document).unwrap();
+        for link in links(&text) {
+            let target = document.parent().unwrap_or(Path::new("/")).join(&link);
+            assert!(target.exists(), "{}: {link} is not there", document.display());
+            count += 1;
+        }
+    }
+    assert!(count > 10, "only {count} links were found");
+}
+
+/// Names of factors that the code can report: string literals with a dot after a known prefix.
+fn factors_in_code() -> BTreeSet<String> {
+    let mut out = BTreeSet::new();
+    for file in ["src/appraisal/authenticate.rs", "src/appraisal/policy.rs", "src/result.rs"] {
+        let text = std::fs::read_to_string(repository().join("attestation").join(file)).unwrap();
+        let literals = text.split('"').skip(1).step_by(2);
+        let is_factor = |l: &&str| {
+            let known = ["snp.", "channel.", "epoch.", "claims.", "privacy.", "evidence."]
+                .iter()
+                .any(|p| l.starts_with(p));
+            known && l.chars().all(|c| c.is_ascii_lowercase() || c == '.' || c == '_')
+        };
+        out.extend(literals.filter(is_factor).map(str::to_owned));
+    }
+    out
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_factor_is_documented_and_every_documented_factor_exists() {
+    let text = std::fs::read_to_string(repository().join("docs/factors.md")).unwrap();
+    let rows = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(name, _)| name.to_owned());
+    let (documented, in_code): (BTreeSet<String>, _) = (rows.collect(), factors_in_code());
+    assert_eq!(documented, in_code);
+    let enclave = InProcess::start(None).await;
+    let session = cocoon_client::connect(&enclave.address, enclave.policy()).await.unwrap();
+    for factor in &session.result().report().factors {
+        assert!(documented.contains(factor.name), "{} is not documented", factor.name);
+    }
+}
+
+#[test]
+fn examples_are_policies() {
+    for entry in std::fs::read_dir(repository().join("docs/examples")).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        cocoon_client::Policy::from_toml(&text).unwrap();
+    }
+}
+
+fn is_flag(word: &str) -> bool {
+    word.strip_prefix("--").is_some_and(|name| name.starts_with(|c: char| c.is_ascii_alphabetic()))
+}
+
+#[test]
+fn flags_in_the_documents_exist() {
+    let help = |program: &str, command: &[&str]| {
+        let output =
+            std::process::Command::new(binary(program)).args(command).arg("--help").output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let all = [
+        help("cocoon", &[]),
+        help("cocoon", &["chat"]),
+        help("cocoon", &["verify"]),
+        help("cocoon-host", &["run"]),
+        help("cocoon-host", &["relay"]),
+        help("cocoon-measure", &["model", "digest"]),
+        help("cocoon-enclave", &[]),
+        std::fs::read_to_string(repository().join("scripts/demo")).unwrap(),
+        std::fs::read_to_string(repository().join("scripts/bench")).unwrap(),
+    ]
+    .concat();
+    for document in documents() {
+        let text = std::fs::read_to_string(&document).unwrap();
+        let code = text.split('`').filter(|piece| piece.contains("cocoon"));
+        for word in code.flat_map(str::split_whitespace).filter(|word| is_flag(word)) {
+            let flag = word
+                .trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+                .split('=')
+                .next()
+                .unwrap();
+            assert!(all.contains(flag), "{}: {flag} is no flag of any program", document.display());
+        }
+    }
+}

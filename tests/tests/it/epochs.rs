@@ -1,0 +1,75 @@
+//! Epochs and re-attestation on a live connection.
+
+use std::sync::atomic::Ordering;
+
+use cocoon_client::{Error, connect};
+use cocoon_tests::enclave::InProcess;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_connection_attests_again() {
+    let enclave = InProcess::start(None).await;
+    let session = connect(&enclave.address, enclave.policy()).await.unwrap();
+    let first = session.result();
+    let again = session.attest_again().await.unwrap();
+    assert_eq!(first.statement(), again.statement(), "the same epoch");
+    assert_ne!(first.report().claims["report_data"], again.report().claims["report_data"], "a fresh report");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_epoch_is_noticed_and_verified_before_the_next_request() {
+    let enclave = InProcess::start(None).await;
+    let session = connect(&enclave.address, enclave.policy()).await.unwrap();
+    enclave.node.rotate().unwrap();
+    // This answer carries the number of the new epoch; the next request is sent after it was verified.
+    session.model_status().await.unwrap();
+    assert_eq!(session.result().statement().epoch, 0);
+    session.model_status().await.unwrap();
+    assert_eq!(session.result().statement().epoch, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_that_is_not_accepted_ends_the_session() {
+    let enclave = InProcess::start(None).await;
+    let session = connect(&enclave.address, enclave.policy()).await.unwrap();
+    // The enclave's clock runs away: its next statement begins in the client's future.
+    enclave.clock_offset.store(3600, Ordering::Relaxed);
+    enclave.node.rotate().unwrap();
+    session.model_status().await.unwrap();
+    for _ in 0..2 {
+        let refused = session.model_status().await.unwrap_err();
+        assert!(
+            matches!(&refused, Error::Rejected(r) if r.to_string().contains("epoch.window")),
+            "{refused}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_new_tls_key_the_client_connects_again() {
+    let enclave = InProcess::start(None).await;
+    let session = connect(&enclave.address, enclave.policy()).await.unwrap();
+    let old_key = session.result().statement().spki;
+    while enclave.node.current().identity.spki() == old_key {
+        enclave.node.rotate().unwrap();
+    }
+    session.model_status().await.unwrap();
+    assert!(matches!(session.model_status().await, Err(Error::Ended(_))));
+    let fresh = connect(&enclave.address, enclave.policy()).await.unwrap();
+    assert_ne!(fresh.result().statement().spki, old_key);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_enclave_says_goodbye() {
+    let enclave = InProcess::start(None).await;
+    let session = connect(&enclave.address, enclave.policy()).await.unwrap();
+    enclave.stop();
+    let start = std::time::Instant::now();
+    while session.model_status().await.is_ok() {
+        assert!(start.elapsed() < cocoon_tests::programs::PATIENCE, "it goes on serving");
+    }
+    while !enclave.events().contains("\"stopped\"") {
+        assert!(start.elapsed() < cocoon_tests::programs::PATIENCE, "{}", enclave.events());
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert!(enclave.events().contains("{\"event\":\"stopped\",\"cut\":0}"), "{}", enclave.events());
+}

@@ -1,0 +1,82 @@
+//! Every fuzz target on its seeds and some thousand mutations of them. libFuzzer goes on from there: `tests/fuzz`.
+
+use cocoon_tests::fuzz::TARGETS;
+use cocoon_tests::{repository, vectors};
+
+const MUTATIONS: usize = 2000;
+
+/// SplitMix64: the same mutations in every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        usize::try_from(self.next() % n.max(1) as u64).unwrap()
+    }
+}
+
+fn mutate(seed: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    for _ in 0..=random.below(4) {
+        let at = random.below(bytes.len());
+        match random.below(5) {
+            0 if !bytes.is_empty() => bytes[at] ^= 1 << random.below(8),
+            1 if !bytes.is_empty() => bytes[at] = [0, 0xff, 0x7f, 0x80, 0x1b][random.below(5)],
+            2 => bytes.truncate(at),
+            3 => bytes.insert(at.min(bytes.len()), random.next() as u8),
+            _ => bytes.extend_from_within(at.min(bytes.len())..),
+        }
+        bytes.truncate(300_000);
+    }
+    bytes
+}
+
+fn seeds() -> Vec<Vec<u8>> {
+    let mut seeds: Vec<Vec<u8>> = vectors::read("messages.txt").iter().map(|v| v.bytes("bytes")).collect();
+    seeds.extend(vectors::read("frames.txt").iter().map(|v| v.bytes("header")));
+    for file in [
+        "docs/examples/policy.toml",
+        "attestation/src/snp/roots/ark_genoa.der",
+        "attestation/src/snp/roots/ask_turin.der",
+    ] {
+        seeds.push(std::fs::read(repository().join(file)).unwrap());
+    }
+    let chat = r#"{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"a"}]}],"stop":["b"],"stream":true}"#;
+    let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}";
+    seeds.extend([chat.into(), template.into()]);
+    let mut gguf = vec![0; 4096];
+    std::io::Read::read_exact(&mut std::fs::File::open(cocoon_tests::model()).unwrap(), &mut gguf).unwrap();
+    seeds.push(gguf);
+    let mut report = vec![0; cocoon_attestation::snp::REPORT_LEN];
+    (report[0], report[0x34]) = (3, 1);
+    seeds.extend([report, Vec::new()]);
+    seeds
+}
+
+#[test]
+fn no_target_panics() {
+    let seeds = seeds();
+    let mut random = Random(1);
+    for (_, target) in TARGETS {
+        seeds.iter().for_each(|seed| target(seed));
+        for _ in 0..MUTATIONS {
+            let seed = random.below(seeds.len());
+            target(&mutate(&seeds[seed], &mut random));
+        }
+    }
+}
+
+#[test]
+fn every_target_runs_under_libfuzzer_too() {
+    let manifest = std::fs::read_to_string(repository().join("tests/fuzz/Cargo.toml")).unwrap();
+    for (name, _) in TARGETS {
+        assert!(manifest.contains(&format!("name = \"{name}\"")), "{name} has no [[bin]] in tests/fuzz");
+    }
+}

@@ -1,0 +1,16 @@
+//! Whole-system tests. One binary: linking it once is most of what it costs.
+
+mod api;
+mod architecture;
+mod batching;
+mod binding;
+mod command_line;
+mod corpus;
+mod docs;
+mod epochs;
+mod fuzz_smoke;
+mod gate;
+mod life;
+mod peers;
+mod privacy;
+mod vectors;
