@@ -24,6 +24,8 @@ const MAX_HEADERS: u32 = 16 * 1024;
 /// A peer that is gone is noticed by a ping that is not answered.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// A connection on which nothing was asked for so long gives its place to somebody else.
+const IDLE_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// After a failure of accept, for instance for lack of file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
@@ -117,12 +119,13 @@ pub async fn serve(
     enclave.events.log(&Event::Stopped { cut });
 }
 
-/// HTTP/2 on an attested session, until either side ends it.
+/// HTTP/2 on an attested session, until either side ends it or the client has not asked anything for [`IDLE_LIMIT`].
 pub async fn connection(api: Api, mut stop: watch::Receiver<bool>) {
     let io = TokioIo::new(api.session().stream());
     let api = Arc::new(api);
+    let answering = api.clone();
     let service = service_fn(move |request| {
-        let api = api.clone();
+        let api = answering.clone();
         async move { Ok::<_, std::convert::Infallible>(api.handle(request).await) }
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -136,7 +139,20 @@ pub async fn connection(api: Api, mut stop: watch::Receiver<bool>) {
     // How a connection ended is nobody's business: clients come and go.
     tokio::select! {
         _ended = http.as_mut() => return,
-        _ = stop.wait_for(|stop| *stop) => http.as_mut().graceful_shutdown(),
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = idle(&api) => {}
     }
-    let _ended = http.await;
+    http.as_mut().graceful_shutdown();
+    // Answers that run may end; a client that does not read its answer cannot hold the connection for longer than one may take.
+    let _ended = tokio::time::timeout(api.limits().request_deadline + PING_INTERVAL, http).await;
+}
+
+/// Returns once no request has come for [`IDLE_LIMIT`].
+async fn idle(api: &Api) {
+    loop {
+        match IDLE_LIMIT.checked_sub(api.last_request().elapsed()) {
+            Some(rest) if !rest.is_zero() => tokio::time::sleep(rest).await,
+            _ => return,
+        }
+    }
 }

@@ -138,8 +138,15 @@ pub struct EnclaveProcess {
 }
 
 impl EnclaveProcess {
-    /// Starts one, with more flags.
+    /// Starts one, with more flags, and waits for its model.
     pub fn start(flags: &[&str]) -> Self {
+        let mut enclave = Self::start_loading(flags);
+        enclave.program.wait_for("ready", |line| event(line, "ready"));
+        enclave
+    }
+
+    /// Starts one, with more flags; its model may still be loading.
+    pub fn start_loading(flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut program = Program::start(
             Command::new(binary("cocoon-enclave"))
@@ -153,7 +160,6 @@ impl EnclaveProcess {
         );
         let address = program
             .wait_for("listening", |line| event(line, "listening")?["address"].as_str().map(str::to_owned));
-        program.wait_for("ready", |line| event(line, "ready"));
         Self { program, address, dir }
     }
 

@@ -141,6 +141,51 @@ mod tests {
         assert_eq!(secret.secret_bytes().len(), 64);
     }
 
+    /// The other side's half by another ML-KEM and ring's X25519, put together here from the draft.
+    struct Peer {
+        x25519: EphemeralPrivateKey,
+        share: Vec<u8>,
+    }
+
+    impl Peer {
+        fn new() -> Self {
+            let x25519 = EphemeralPrivateKey::generate(&X25519, &SystemRandom::new()).unwrap();
+            let share = x25519.compute_public_key().unwrap().as_ref().to_vec();
+            Self { x25519, share }
+        }
+
+        fn secret(self, ml_kem_secret: &[u8], other: &[u8]) -> Vec<u8> {
+            let other = UnparsedPublicKey::new(&X25519, other);
+            let secret = agreement::agree_ephemeral(self.x25519, &other, <[u8]>::to_vec).unwrap();
+            [ml_kem_secret, &secret].concat()
+        }
+    }
+
+    #[test]
+    fn interoperates_with_another_ml_kem() {
+        use ml_kem::kem::Decapsulate;
+        use ml_kem::{EncapsulateDeterministic, EncodedSizeUser, KemCore, MlKem768};
+        // Their client, our server.
+        let seed = |n: u8| [n; 32].into();
+        let (secret_key, public_key) = MlKem768::generate_deterministic(&seed(1), &seed(2));
+        let peer = Peer::new();
+        let server =
+            X25519MlKem768.start_and_complete(&[&public_key.as_bytes()[..], &peer.share].concat()).unwrap();
+        let (ciphertext, x25519) = server.pub_key.split_at(1088);
+        let ml_kem_secret = secret_key.decapsulate(ciphertext.try_into().unwrap()).unwrap();
+        assert_eq!(peer.secret(&ml_kem_secret, x25519), server.secret.secret_bytes());
+        // Our client, their server.
+        let client = X25519MlKem768.start().unwrap();
+        let (public_key, x25519) = client.pub_key().split_at(1184);
+        type EncapsulationKey = <MlKem768 as KemCore>::EncapsulationKey;
+        let public_key = EncapsulationKey::from_bytes(public_key.try_into().unwrap());
+        let (ciphertext, ml_kem_secret) = public_key.encapsulate_deterministic(&seed(3)).unwrap();
+        let peer = Peer::new();
+        let answer = [&ciphertext[..], &peer.share].concat();
+        let theirs = peer.secret(&ml_kem_secret, x25519);
+        assert_eq!(client.complete(&answer).unwrap().secret_bytes(), theirs);
+    }
+
     #[test]
     fn bad_shares_are_refused() {
         let client = X25519MlKem768.start().unwrap();

@@ -13,7 +13,7 @@ mod error;
 mod json;
 mod respond;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -51,13 +51,14 @@ pub struct Api {
     enclave: Arc<Enclave>,
     session: Session,
     limits: Limits,
+    last_request: Mutex<Instant>,
 }
 
 impl Api {
     /// The API for the client at the other end of `session`.
     #[must_use]
     pub fn new(enclave: Arc<Enclave>, session: Session, limits: Limits) -> Self {
-        Self { enclave, session, limits }
+        Self { enclave, session, limits, last_request: Mutex::new(Instant::now()) }
     }
 
     /// The connection.
@@ -66,8 +67,19 @@ impl Api {
         &self.session
     }
 
+    /// What the client may use.
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// When the last request came, or the connection.
+    pub(crate) fn last_request(&self) -> Instant {
+        *self.last_request.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Answers one request; whatever goes wrong is an answer too.
     pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+        *self.last_request.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let mut response = self.route(request).await.unwrap_or_else(|e| e.response());
         response.headers_mut().insert(EPOCH_HEADER, HeaderValue::from(self.enclave.node.current().number));
         response

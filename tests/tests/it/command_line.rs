@@ -108,6 +108,23 @@ fn chat_streams_an_answer_from_argument_or_standard_input() {
 }
 
 #[test]
+fn chat_waits_for_a_model_that_is_loading() {
+    let model = cocoon_tests::model();
+    let digest = std::process::Command::new(cocoon_tests::programs::binary("cocoon-measure"))
+        .args(["model", "digest", model.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let digest = String::from_utf8(digest.stdout).unwrap();
+    // The digest is configured, so clients can verify and wait before the file was read.
+    let enclave = EnclaveProcess::start_loading(&["--model-digest", digest.trim()]);
+    let policy = enclave.policy();
+    let asked =
+        cocoon(&["chat", &enclave.address, "What is a rainbow?", "--policy", &policy, "--max-tokens", "4"]);
+    assert_eq!(asked.status.code(), Some(0), "{}", stderr(&asked));
+    assert!(!asked.stdout.is_empty());
+}
+
+#[test]
 fn what_could_not_be_told_is_exit_2() {
     let dir = tempfile::tempdir().unwrap();
     let policy = cocoon_tests::repository().join("docs/examples/policy.toml");
