@@ -119,7 +119,7 @@ pub async fn serve(
     enclave.events.log(&Event::Stopped { cut });
 }
 
-/// HTTP/2 on an attested session, until either side ends it or the client has not asked anything for [`IDLE_LIMIT`].
+/// HTTP/2 on an attested session, until either side ends it or the client has not asked anything for a while.
 pub async fn connection(api: Api, mut stop: watch::Receiver<bool>) {
     let io = TokioIo::new(api.session().stream());
     let api = Arc::new(api);
