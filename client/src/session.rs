@@ -1,6 +1,6 @@
 //! A session with an enclave that was verified.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -40,6 +40,8 @@ struct Inner {
     result: RwLock<Arc<AttestationResult>>,
     /// Epoch that the enclave named in its last answer.
     seen_epoch: AtomicU64,
+    /// The enclave was refused when it attested again: nothing is sent any more.
+    refused: AtomicBool,
     /// One re-attestation at a time.
     renewing: tokio::sync::Mutex<()>,
 }
@@ -79,7 +81,8 @@ impl AttestedSession {
         tokio::spawn(connection);
         let seen_epoch = AtomicU64::new(result.statement().epoch);
         let (result, renewing) = (RwLock::new(Arc::new(result)), tokio::sync::Mutex::default());
-        Ok(Self(Arc::new(Inner { endpoint, session, policy, http, result, seen_epoch, renewing })))
+        let refused = AtomicBool::new(false);
+        Ok(Self(Arc::new(Inner { endpoint, session, policy, http, result, seen_epoch, refused, renewing })))
     }
 
     /// What was verified, last time.
@@ -91,7 +94,8 @@ impl AttestedSession {
     /// Sends a request, after attesting again if the epoch ended or is about to.
     ///
     /// # Errors
-    /// [`Error::Rejected`] if the enclave is not accepted any more: then nothing was sent. [`Error::Unreachable`].
+    /// [`Error::Rejected`] if the enclave is not accepted any more: then nothing was sent, and the session is over
+    /// ([`Error::Ended`]). [`Error::Unreachable`].
     pub async fn request(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
         self.renew_if_due().await?;
         self.send(request).await
@@ -114,7 +118,8 @@ impl AttestedSession {
         let response = read(response, MAX_RESPONSE_LEN).await?;
         let channel = self.0.session.binding(&body).map_err(|e| Error::channel(&self.0.endpoint, &e))?;
         let evidence = RawEvidence { request: body, response: response.to_vec(), channel };
-        let result = Arc::new(evidence.verify(&self.0.policy, clock::now())?);
+        let verified = evidence.verify(&self.0.policy, clock::now());
+        let result = Arc::new(verified.inspect_err(|_| self.0.refused.store(true, Ordering::Release))?);
         self.0.seen_epoch.store(result.statement().epoch, Ordering::Relaxed);
         *self.0.result.write().unwrap_or_else(PoisonError::into_inner) = result.clone();
         Ok(result)
@@ -166,6 +171,9 @@ impl AttestedSession {
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
+        if self.0.refused.load(Ordering::Acquire) {
+            return Err(Error::Ended("the enclave was refused when it attested again"));
+        }
         let mut http = self.0.http.clone();
         let broken =
             |e: hyper::Error| Error::unreachable(&self.0.endpoint, format!("the connection broke: {e}"));
