@@ -14,6 +14,7 @@ use cocoon_enclave::attest::AttestationService;
 use cocoon_enclave::events::{EventLog, Listening};
 use cocoon_enclave::model::ModelSlot;
 use cocoon_enclave::node::{Claims, Node};
+use cocoon_enclave::platform::Attester;
 use cocoon_enclave::platform::sim::{SimAttester, SimState};
 use cocoon_enclave::server::{Listener, serve};
 use cocoon_enclave::settings::ListenAddress;
@@ -65,9 +66,24 @@ impl InProcess {
     /// Starts one; its TLS key is `identity`, or a fresh one.
     pub async fn start(identity: Option<Identity>) -> Self {
         let (node, policy, attester, clock_offset) = parts(identity);
+        Self::run(node, policy, Arc::new(attester), clock_offset).await
+    }
+
+    /// Starts one whose hardware is `attester`.
+    pub async fn start_on(attester: Arc<dyn Attester>) -> Self {
+        let (node, policy, _, clock_offset) = parts(None);
+        Self::run(node, policy, attester, clock_offset).await
+    }
+
+    async fn run(
+        node: Arc<Node>,
+        policy: String,
+        attester: Arc<dyn Attester>,
+        clock_offset: Arc<AtomicU64>,
+    ) -> Self {
         let events = Events::default();
         let log = EventLog::new(events.clone());
-        let attestation = AttestationService::start(Arc::new(attester), node.clone(), log.clone());
+        let attestation = AttestationService::start(attester, node.clone(), log.clone());
         let enclave =
             Arc::new(Enclave { node: node.clone(), attestation, model: ModelSlot::default(), events: log });
         let listener = Listener::bind(&ListenAddress::Tcp("127.0.0.1:0".to_owned())).await.unwrap();

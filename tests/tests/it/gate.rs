@@ -8,6 +8,9 @@ use std::sync::Arc;
 use cocoon_attestation::wire::{ALPN, AttestRequest, FrameKind, encode_frame};
 use cocoon_channel::session::Session;
 use cocoon_channel::{hybrid, identity};
+use cocoon_enclave::attest::ReportData;
+use cocoon_enclave::platform::{Attester, NoReport, PlatformEvidence};
+use cocoon_tests::enclave::InProcess;
 use cocoon_tests::programs::{EnclaveProcess, PATIENCE, cocoon, read_all};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -271,6 +274,42 @@ async fn wrong_first_frames_end_the_connection() {
         .unwrap();
     }
     tokio::task::spawn_blocking(move || watched.still_works()).await.unwrap();
+}
+
+#[test]
+fn a_handshake_that_fails_ends_the_connection() {
+    let mut watched = Watched::new();
+    let name = ServerName::from(std::net::Ipv4Addr::LOCALHOST);
+    let mut client = rustls::ClientConnection::new(Arc::new(client_config()), name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    let mut tcp = StdTcp::connect(&watched.enclave.address).unwrap();
+    // A genuine ClientHello, and then a record that is none of a handshake.
+    tcp.write_all(&[&hello[..], b"\x17\x03\x03\x00\x20", &[0x42; 32]].concat()).unwrap();
+    let _answer = read_all(&mut tcp);
+    watched.expect("handshake");
+    watched.still_works();
+}
+
+/// Hardware that gives no reports.
+struct Broken;
+
+impl Attester for Broken {
+    fn attest(&self, _: &ReportData) -> Result<PlatformEvidence, NoReport> {
+        Err(NoReport)
+    }
+}
+
+#[tokio::test]
+async fn without_a_report_the_client_is_dropped_and_the_enclave_goes_on() {
+    let enclave = InProcess::start_on(Arc::new(Broken)).await;
+    for _ in 0..2 {
+        let refused = cocoon_client::connect(&enclave.address, enclave.policy()).await.unwrap_err();
+        assert!(matches!(refused, cocoon_client::Error::Unreachable { .. }), "{refused}");
+    }
+    let events = enclave.events();
+    assert_eq!(events.matches("\"report_failed\"").count(), 2, "{events}");
+    assert!(events.contains("\"reason\":\"no_report\""), "{events}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
