@@ -66,9 +66,6 @@ const FORBIDDEN: [(&str, &[&str]); 7] = [
     ("cocoon-measurements", &["cocoon-enclave", "cocoon-host", "cocoon-client", "tokio"]),
 ];
 
-/// Nobody may depend on these.
-const BANNED: [&str; 4] = ["openssl", "openssl-sys", "native-tls", "aws-lc-rs"];
-
 fn metadata() -> Value {
     let output = Command::new(env!("CARGO"))
         .args([
@@ -124,9 +121,6 @@ fn violations(graph: &Graph) -> Vec<String> {
         let reached = reaches(graph, from);
         out.extend(forbidden.iter().filter(|to| reached.contains(**to)).map(|to| format!("{from} -> {to}")));
     }
-    out.extend(
-        BANNED.iter().filter(|name| graph.contains_key(**name)).map(|name| format!("{name} is banned")),
-    );
     for (from, deps) in graph {
         out.extend(deps.contains("cocoon-tests").then(|| format!("{from} -> cocoon-tests")));
     }
@@ -154,6 +148,56 @@ fn a_wrong_dependency_would_be_found() {
         let mut bad = good.clone();
         bad.get_mut(from).unwrap().insert(to.to_owned());
         assert!(violations(&bad).contains(&found.to_owned()), "{from} -> {to} was not found");
+    }
+}
+
+/// What `deny.toml` forbids among `packages`: crates, licences, sources. `cargo deny check` adds the advisories, which need a network.
+fn denied(packages: &[Value]) -> Vec<String> {
+    let rules: toml::Table =
+        std::fs::read_to_string(repository().join("deny.toml")).unwrap().parse().unwrap();
+    let banned: BTreeSet<&str> = rules["bans"]["deny"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|rule| rule["crate"].as_str().unwrap())
+        .collect();
+    let allowed: BTreeSet<&str> = rules["licenses"]["allow"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|license| license.as_str().unwrap())
+        .collect();
+    assert!(banned.contains("openssl-sys") && allowed.contains("MIT"), "deny.toml lost its rules");
+    let mut out = Vec::new();
+    for package in packages {
+        let name = package["name"].as_str().unwrap();
+        let license = package["license"].as_str().unwrap_or("none");
+        let expression = spdx::Expression::parse_mode(license, spdx::ParseMode::LAX);
+        let is_allowed = expression
+            .is_ok_and(|e| e.evaluate(|requirement| allowed.contains(requirement.to_string().as_str())));
+        let source = package["source"].as_str();
+        out.extend(banned.contains(name).then(|| format!("{name} is banned")));
+        out.extend((!is_allowed).then(|| format!("{name}: licence {license} is not allowed")));
+        out.extend(source.filter(|s| !s.starts_with("registry+")).map(|s| format!("{name} comes from {s}")));
+    }
+    out
+}
+
+#[test]
+fn deny_toml_is_kept() {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().unwrap();
+    assert_eq!(denied(packages), Vec::<String>::new());
+    // The test of the test.
+    let bad = |name: &str, license: &str, source: &str| serde_json::json!({ "name": name, "license": license, "source": source });
+    let registry = "registry+https://example.org";
+    for (package, found) in [
+        (bad("openssl-sys", "MIT", registry), "openssl-sys is banned"),
+        (bad("x", "AGPL-3.0-only", registry), "x: licence AGPL-3.0-only is not allowed"),
+        (bad("x", "MIT AND GPL-2.0-only", registry), "x: licence MIT AND GPL-2.0-only is not allowed"),
+        (bad("x", "MIT OR GPL-2.0-only", "git+https://example.org"), "x comes from git+https://example.org"),
+    ] {
+        assert_eq!(denied(&[package]), [found]);
     }
 }
 
