@@ -140,8 +140,7 @@ impl<'a> Scheduler<'a> {
     }
 }
 
-/// Runs what may panic (the model, a sink) so that one request fails instead of all. Built with `panic = "abort"`, a
-/// panic ends the process instead, loudly.
+/// Runs what may panic (the model, a sink) so that one request fails instead of all.
 fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).ok()
 }

@@ -9,13 +9,16 @@ use cocoon_inference::{FailureKind, FinishReason, GenerateEvent, SecretString};
 use http::{Response, StatusCode};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use zeroize::Zeroizing;
 
 use super::chat_request::ChatRequest;
 use super::error::ApiError;
 use super::respond::{Body, done, event, event_stream, json_response};
 use crate::Enclave;
+
+/// Prompts that are being rendered and split into tokens at once.
+static PREPARING: Semaphore = Semaphore::const_new(2);
 
 pub(super) async fn answer(
     enclave: &Arc<Enclave>,
@@ -37,12 +40,16 @@ pub(super) async fn answer(
     let mut generate = wanted.generate;
     generate.deadline = Some(deadline);
     let enclave = enclave.clone();
-    // Rendering and splitting a long prompt takes milliseconds of computing.
+    // Rendering and splitting a long prompt takes many milliseconds of computing: not on the threads that serve connections, and
+    // not so often at once that reports and answers wait for it.
+    let internal = || ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the engine failed");
+    let turn = PREPARING.acquire().await.map_err(|_closed| internal())?;
     let submitted = tokio::task::spawn_blocking(move || {
         enclave.model.served().map(|served| served.engine.submit(generate, Box::new(sink)))
     });
-    let internal = || ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the engine failed");
-    submitted.await.map_err(|_panicked| internal())?.ok_or_else(internal)??;
+    let submitted = submitted.await;
+    drop(turn);
+    submitted.map_err(|_panicked| internal())?.ok_or_else(internal)??;
     if stream {
         return Ok(streamed(head, receiver, include_usage));
     }
