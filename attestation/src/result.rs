@@ -95,7 +95,22 @@ impl Report {
     #[must_use]
     pub fn malformed(error: &crate::Error) -> Self {
         let help = "the other side is not a Cocoon enclave of a version that this client knows";
-        let factor = Factor::fail("evidence.format", error.to_string(), "well-formed evidence", help);
+        Self::without_evidence(Factor::fail(
+            "evidence.format",
+            error.to_string(),
+            "well-formed evidence",
+            help,
+        ))
+    }
+
+    /// The report for a peer that does not speak the channel's protocol; `why` says what it did.
+    #[must_use]
+    pub fn not_an_enclave(why: &str) -> Self {
+        let help = "something else answers at this address, or somebody is in between";
+        Self::without_evidence(Factor::fail("channel.protocol", why, "cocoon/1", help))
+    }
+
+    fn without_evidence(factor: Factor) -> Self {
         let (platform, product) = ("unknown", "unknown");
         Self {
             platform,

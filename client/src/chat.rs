@@ -61,8 +61,9 @@ impl ChatRequest {
 }
 
 /// A part of an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[expect(missing_debug_implementations, reason = "answers must not be printable by accident")]
 pub enum ChatEvent {
     /// More text.
     Text(String),
@@ -107,7 +108,7 @@ struct ChunkError {
 }
 
 /// An answer as it comes. Dropping it cancels the request.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "answers must not be printable by accident")]
 pub struct ChatStream {
     body: Incoming,
     lines: Events,

@@ -57,8 +57,8 @@ impl Error {
         match self {
             Self::Rejected(rejection) => Some((*rejection.report).clone()),
             Self::Malformed(error) => Some(Report::malformed(error)),
+            Self::NotAnEnclave { why, .. } => Some(Report::not_an_enclave(why)),
             Self::Unreachable { .. }
-            | Self::NotAnEnclave { .. }
             | Self::Ended(_)
             | Self::Api { .. }
             | Self::BadAnswer(_)

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cocoon_attestation::appraisal::RawEvidence;
@@ -12,7 +13,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde::Deserialize;
 
 use crate::channel::fresh_request;
@@ -21,6 +22,13 @@ use crate::{Policy, clock};
 
 /// Attest again this long before the epoch statement runs out.
 const RENEW_BEFORE_SECONDS: u64 = 120;
+
+/// A host that stops forwarding is noticed by a ping that is not answered.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// For a hardware report on the live connection, and for answers that the enclave has at hand.
+const SMALL_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Error texts and lists of models are small.
 const MAX_SMALL_BODY: usize = 64 * 1024;
@@ -37,6 +45,7 @@ struct Inner {
     session: Session,
     policy: Policy,
     http: http2::SendRequest<Full<Bytes>>,
+    driver: tokio::task::AbortHandle,
     result: RwLock<Arc<AttestationResult>>,
     /// Epoch that the enclave named in its last answer.
     seen_epoch: AtomicU64,
@@ -75,14 +84,28 @@ impl AttestedSession {
         result: AttestationResult,
     ) -> Result<Self, Error> {
         let io = TokioIo::new(session.stream());
-        let (http, connection) =
-            http2::handshake(TokioExecutor::new(), io).await.map_err(|e| Error::unreachable(&endpoint, e))?;
+        let handshake = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .handshake(io);
+        let (http, connection) = handshake.await.map_err(|e| Error::unreachable(&endpoint, e))?;
         // Ends when the session is dropped or the connection breaks; requests report the latter.
-        tokio::spawn(connection);
+        let driver = tokio::spawn(connection).abort_handle();
         let seen_epoch = AtomicU64::new(result.statement().epoch);
         let (result, renewing) = (RwLock::new(Arc::new(result)), tokio::sync::Mutex::default());
         let refused = AtomicBool::new(false);
-        Ok(Self(Arc::new(Inner { endpoint, session, policy, http, result, seen_epoch, refused, renewing })))
+        Ok(Self(Arc::new(Inner {
+            endpoint,
+            session,
+            policy,
+            http,
+            driver,
+            result,
+            seen_epoch,
+            refused,
+            renewing,
+        })))
     }
 
     /// What was verified, last time.
@@ -106,6 +129,24 @@ impl AttestedSession {
     /// # Errors
     /// As [`AttestedSession::request`].
     pub async fn attest_again(&self) -> Result<Arc<AttestationResult>, Error> {
+        let _one_at_a_time = self.0.renewing.lock().await;
+        self.renew().await
+    }
+
+    /// Attests again, by whoever holds `renewing`. An enclave that does not pass loses the connection, with everything on it.
+    async fn renew(&self) -> Result<Arc<AttestationResult>, Error> {
+        let renewed = self.in_time(self.fresh_result()).await.inspect_err(|error| {
+            if error.is_rejection() || matches!(error, Error::BadAnswer(_)) {
+                self.0.refused.store(true, Ordering::Release);
+                self.0.driver.abort();
+            }
+        })?;
+        self.0.seen_epoch.store(renewed.statement().epoch, Ordering::Relaxed);
+        *self.0.result.write().unwrap_or_else(PoisonError::into_inner) = renewed.clone();
+        Ok(renewed)
+    }
+
+    async fn fresh_result(&self) -> Result<Arc<AttestationResult>, Error> {
         let body =
             fresh_request().ok_or_else(|| Error::Misuse("the system has no random bytes".to_owned()))?;
         let request = post(REATTEST_PATH, "application/cbor", Bytes::from(body.clone()))?;
@@ -118,11 +159,13 @@ impl AttestedSession {
         let response = read(response, MAX_RESPONSE_LEN).await?;
         let channel = self.0.session.binding(&body).map_err(|e| Error::channel(&self.0.endpoint, &e))?;
         let evidence = RawEvidence { request: body, response: response.to_vec(), channel };
-        let verified = evidence.verify(&self.0.policy, clock::now());
-        let result = Arc::new(verified.inspect_err(|_| self.0.refused.store(true, Ordering::Release))?);
-        self.0.seen_epoch.store(result.statement().epoch, Ordering::Relaxed);
-        *self.0.result.write().unwrap_or_else(PoisonError::into_inner) = result.clone();
-        Ok(result)
+        Ok(Arc::new(evidence.verify(&self.0.policy, clock::now())?))
+    }
+
+    /// For what takes a second at most when nobody holds it up.
+    async fn in_time<T>(&self, step: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let late = |_| Error::unreachable(&self.0.endpoint, "no answer in time");
+        tokio::time::timeout(SMALL_DEADLINE, step).await.map_err(late)?
     }
 
     /// How far the model is.
@@ -143,6 +186,10 @@ impl AttestedSession {
     }
 
     async fn get_json<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.in_time(self.get_json_at_leisure(path)).await
+    }
+
+    async fn get_json_at_leisure<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         let request = Request::builder().method(Method::GET).uri(uri(path)).body(Full::default());
         let response = self.request(request.map_err(|e| Error::Misuse(e.to_string()))?).await?;
         if response.status() != StatusCode::OK {
@@ -158,7 +205,7 @@ impl AttestedSession {
         }
         let _one_at_a_time = self.0.renewing.lock().await;
         if self.is_due() {
-            self.attest_again().await?;
+            self.renew().await?;
         }
         Ok(())
     }

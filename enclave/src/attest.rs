@@ -21,6 +21,10 @@ use crate::platform::{Attester, PlatformEvidence};
 /// How long the first client waits for company.
 const WINDOW: Duration = Duration::from_millis(20);
 
+/// A report takes a second on the slowest platform. Hardware that takes longer is treated as failed, and left alone: a client that
+/// waits for it is turned away, and the next one starts a new attempt.
+pub const REPORT_DEADLINE: Duration = Duration::from_secs(10);
+
 /// Clients that wait for a report; more are turned away at once.
 const MAX_WAITING: usize = 4096;
 
@@ -199,6 +203,7 @@ impl Worker {
         let size = u32::try_from(leaves.len()).ok()?;
         let data = ReportData(report_data(mode, &epoch.statement, root, size));
         let attester = self.attester.clone();
-        tokio::task::spawn_blocking(move || attester.attest(&data)).await.ok()?.ok()
+        let report = tokio::task::spawn_blocking(move || attester.attest(&data));
+        tokio::time::timeout(REPORT_DEADLINE, report).await.ok()?.ok()?.ok()
     }
 }

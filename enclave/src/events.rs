@@ -4,7 +4,10 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
 
 use cocoon_attestation::Digest;
 
@@ -78,6 +81,11 @@ pub enum Event {
     ConnectionLimit,
     /// The listener failed once; it goes on.
     AcceptFailed,
+    /// Nobody read the log for a while.
+    EventsDropped {
+        /// Events that were not written.
+        count: u64,
+    },
     /// A bug: some answer or connection broke off, the enclave goes on. The panic's text is dropped, since it could quote input.
     Panicked,
     /// No new connections; running answers go on.
@@ -118,6 +126,8 @@ pub enum Refusal {
     NoReport,
     /// The connection went down.
     Disconnected,
+    /// The enclave is stopping.
+    Stopping,
 }
 
 /// Where the enclave listens.
@@ -136,28 +146,63 @@ fn write_address<S: serde::Serializer>(listening: &Listening, s: S) -> Result<S:
     }
 }
 
-/// Where events go.
-#[derive(Clone)]
-pub struct EventLog(Arc<Mutex<dyn Write + Send>>);
+/// Events that wait to be written; more are dropped and counted.
+const MAX_WAITING: usize = 1024;
 
-impl std::fmt::Debug for EventLog {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("EventLog")
-    }
+/// How long the end of the process waits for a reader of the log.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Where events go: to a thread that writes them, so that nobody waits for whoever reads the log.
+#[derive(Clone, Debug)]
+pub struct EventLog {
+    sender: SyncSender<Message>,
+    dropped: Arc<AtomicU64>,
+}
+
+enum Message {
+    Line(Vec<u8>),
+    Flush(SyncSender<()>),
 }
 
 impl EventLog {
     /// Writes to `sink`, one line per event.
-    pub fn new(sink: impl Write + Send + 'static) -> Self {
-        Self(Arc::new(Mutex::new(sink)))
+    pub fn new(mut sink: impl Write + Send + 'static) -> Self {
+        let (sender, messages) = sync_channel(MAX_WAITING);
+        std::thread::spawn(move || {
+            for message in messages {
+                match message {
+                    // The enclave does not stop because nobody reads its log.
+                    Message::Line(line) => drop(sink.write_all(&line).and_then(|()| sink.flush())),
+                    Message::Flush(done) => drop(done.try_send(())),
+                }
+            }
+        });
+        Self { sender, dropped: Arc::default() }
     }
 
-    /// Logs `event`. A sink that fails is ignored: the enclave does not stop because nobody reads its log.
+    /// Logs `event`. Never waits: if too many events wait already, it is dropped, and the next one that is not says how many were.
     pub fn log(&self, event: &Event) {
-        let Ok(mut line) = serde_json::to_vec(event) else { return };
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 && !self.send(&Event::EventsDropped { count: dropped }) {
+            self.dropped.fetch_add(dropped, Ordering::Relaxed);
+        }
+        if !self.send(event) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn send(&self, event: &Event) -> bool {
+        let Ok(mut line) = serde_json::to_vec(event) else { return false };
         line.push(b'\n');
-        let mut sink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let _unread = sink.write_all(&line).and_then(|()| sink.flush());
+        self.sender.try_send(Message::Line(line)).is_ok()
+    }
+
+    /// Waits until what was logged is written, or for a second if nobody reads.
+    pub fn flush(&self) {
+        let (done, written) = sync_channel(1);
+        if self.sender.try_send(Message::Flush(done)).is_ok() {
+            let _nobody_reads = written.recv_timeout(FLUSH_DEADLINE);
+        }
     }
 }
 
@@ -177,5 +222,36 @@ mod tests {
         assert_eq!(json(refused), serde_json::json!({"event": "channel_refused", "reason": "not_tls"}));
         let address = Listening::Vsock(3, 8443);
         assert_eq!(json(Event::Listening { address })["address"], "vsock:3:8443");
+    }
+
+    /// A sink that takes nothing until it is told to.
+    struct Stuck(std::sync::mpsc::Receiver<()>, Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let _go = self.0.recv();
+            self.1.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_log_that_nobody_reads_stops_nothing_and_says_what_was_lost() {
+        let (go, stuck) = std::sync::mpsc::channel();
+        let written = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let log = EventLog::new(Stuck(stuck, Arc::clone(&written)));
+        for _ in 0..MAX_WAITING + 100 {
+            log.log(&Event::AcceptFailed);
+        }
+        drop(go);
+        log.flush();
+        log.log(&Event::Ready);
+        log.flush();
+        let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("\"events_dropped\",\"count\":") && text.contains("\"ready\""), "{text}");
     }
 }

@@ -5,7 +5,7 @@
 //! | [`platform`] | asks the hardware for evidence |
 //! | [`node`] | who this enclave is: keys, epochs, the epoch statement S |
 //! | [`attest`] | one hardware report for many clients |
-//! | [`gate`] | attestation before the first byte of HTTP, and again on a live connection |
+//! | [`gate`] | attestation before the first byte of HTTP |
 //! | [`server`] | listeners, limits, shutdown |
 //! | [`api`] | the OpenAI API |
 //! | [`model`] | the model, while it loads and after |

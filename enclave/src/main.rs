@@ -20,7 +20,7 @@ use cocoon_enclave::settings::Settings;
 use cocoon_enclave::{Clock, Enclave};
 use cocoon_inference::EngineConfig;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// Exit codes, see `--help`.
 const REFUSED: u8 = 1;
@@ -33,14 +33,19 @@ fn main() -> ExitCode {
         reason = "the one place that hands out standard output, to the event log"
     )]
     let events = EventLog::new(std::io::stdout());
-    let panicked = events.clone();
+    let (panicked, log) = (events.clone(), events.clone());
     // The default hook prints the panic's text, which can quote what was being parsed.
     std::panic::set_hook(Box::new(move |_| panicked.log(&Event::Panicked)));
-    let result = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start threads")
-        .and_then(|runtime| runtime.block_on(run(settings, events)));
+    let result = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let result = runtime.block_on(run(settings, events));
+            // Hardware that does not answer must not keep the process from ending.
+            runtime.shutdown_background();
+            result
+        }
+        Err(e) => Err(anyhow::Error::new(e).context("cannot start threads")),
+    };
+    log.flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -80,10 +85,18 @@ async fn run(settings: Settings, events: EventLog) -> anyhow::Result<()> {
     events.log(&Event::Configured { config });
     let model = ModelSlot::default();
     // A configured digest is stated before the file is read: nothing else will be served. Otherwise read first, then state.
+    let mut stopped = stop.clone();
     let (read, stated) = match settings.model_digest {
         Some(digest) => (None, digest),
         None => {
-            let read = model.read(&settings.model, None, &events)?;
+            let reading = on_a_thread({
+                let (model, path, events) = (model.clone(), settings.model.clone(), events.clone());
+                move || model.read(&path, None, &events)
+            });
+            let read = tokio::select! {
+                read = reading => read.context("reading the model broke off")??,
+                _ = stopped.wait_for(|stop| *stop) => return Ok(()),
+            };
             let digest = read.1;
             (Some(read), digest)
         }
@@ -102,9 +115,7 @@ async fn run(settings: Settings, events: EventLog) -> anyhow::Result<()> {
     };
     let drain = Duration::from_secs(settings.drain_timeout.into());
     let serving = serve(enclave, listener, limits, stop, drain);
-    // A thread of its own: the process may end while a large model is still being read.
-    let (loaded, loading) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || loaded.send(load(&settings, &model, read, &events)));
+    let loading = on_a_thread(move || load(&settings, &model, read, &events));
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         () = serving.as_mut() => return Ok(()),
@@ -112,6 +123,13 @@ async fn run(settings: Settings, events: EventLog) -> anyhow::Result<()> {
     }
     serving.await;
     Ok(())
+}
+
+/// Runs `work` on a thread of its own, which does not keep the process from ending: a large model takes minutes to read.
+fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
+    let (done, result) = oneshot::channel();
+    std::thread::spawn(move || done.send(work()));
+    result
 }
 
 /// Becomes true on SIGTERM, SIGINT or, if asked for, the end of standard input.

@@ -16,6 +16,9 @@ use crate::events::{Event, EventLog};
 /// A new epoch begins this long after the last, so that clients have time to notice before the old one ends.
 pub const EPOCH_LENGTH: Duration = Duration::from_secs(MAX_EPOCH_SECONDS - 600);
 
+/// How often to look whether an epoch is over; by the clock and not by a timer, which a suspended machine stops.
+const EPOCH_CHECK: Duration = Duration::from_secs(20);
+
 /// The TLS key is replaced every so many epochs: 10 hours, where `protocol.md` allows 24.
 const EPOCHS_PER_KEY: u64 = 12;
 
@@ -40,6 +43,8 @@ pub struct Claims {
 pub struct Epoch {
     /// Number since boot.
     pub number: u64,
+    /// When it began, by this enclave's clock.
+    pub begun: UnixTime,
     /// S as it is sent and hashed.
     pub statement: Vec<u8>,
     /// The TLS key.
@@ -81,7 +86,8 @@ impl Node {
         SystemRandom::new().fill(&mut boot_id).map_err(|_no_random| NoKeys)?;
         let receipt_key = receipt_key()?;
         let node_id = Digest::of(&[b"cocoon/node-id/v1", receipt_key.public_key().as_ref()].concat());
-        let placeholder = Epoch { number: 0, statement: Vec::new(), identity: Arc::new(identity) };
+        let begun = clock();
+        let placeholder = Epoch { number: 0, begun, statement: Vec::new(), identity: Arc::new(identity) };
         let node = Self {
             boot_id,
             node_id,
@@ -137,15 +143,15 @@ impl Node {
     }
 
     fn begin(&self, number: u64, identity: Arc<Identity>) {
-        let statement = self.statement(number, identity.spki()).encode();
-        let epoch = Arc::new(Epoch { number, statement, identity });
+        let begun = self.now();
+        let statement = self.statement(number, begun, identity.spki()).encode();
+        let epoch = Arc::new(Epoch { number, begun, statement, identity });
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = epoch;
     }
 
-    fn statement(&self, epoch: u64, spki: Digest) -> EpochStatement {
+    fn statement(&self, epoch: u64, now: UnixTime, spki: Digest) -> EpochStatement {
         let mut receipt_key = [0; 32];
         receipt_key.copy_from_slice(self.receipt_key.public_key().as_ref());
-        let now = self.now();
         EpochStatement {
             boot_id: self.boot_id,
             epoch,
@@ -164,10 +170,19 @@ impl Node {
         }
     }
 
+    /// Whether the epoch is over, or the clock was set back or forth so that it does not contain now.
+    fn is_due(&self) -> bool {
+        let begun = self.current().begun.0;
+        !(begun..begun.saturating_add(EPOCH_LENGTH.as_secs())).contains(&self.now().0)
+    }
+
     /// Begins epochs for as long as the enclave lives.
     pub async fn keep_rotating(self: Arc<Self>, events: EventLog) {
         loop {
-            tokio::time::sleep(EPOCH_LENGTH).await;
+            tokio::time::sleep(EPOCH_CHECK).await;
+            if !self.is_due() {
+                continue;
+            }
             // Without randomness the old epoch runs out and clients go elsewhere: safe, and tried again.
             if let Ok(epoch) = self.rotate() {
                 events.log(&Event::Epoch { epoch });
@@ -178,9 +193,9 @@ impl Node {
 
 /// The key that signs receipts; its public half is in S.
 fn receipt_key() -> Result<Ed25519KeyPair, NoKeys> {
-    let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_no_random| NoKeys)?;
-    let document = Zeroizing::new(document.as_ref().to_vec());
-    Ed25519KeyPair::from_pkcs8(&document).map_err(|_rejected| NoKeys)
+    let mut seed = Zeroizing::new([0; 32]);
+    SystemRandom::new().fill(&mut *seed).map_err(|_no_random| NoKeys)?;
+    Ed25519KeyPair::from_seed_unchecked(&*seed).map_err(|_rejected| NoKeys)
 }
 
 #[cfg(test)]
@@ -200,6 +215,24 @@ mod tests {
         let s = EpochStatement::decode(&epoch.statement).unwrap();
         assert_eq!((s.epoch, s.spki, s.node_id), (0, epoch.identity.spki(), node.node_id()));
         assert_eq!(s.models, node.claims().models);
+    }
+
+    #[test]
+    fn an_epoch_ends_by_the_clock_even_when_it_jumps() {
+        let time = Arc::new(std::sync::atomic::AtomicU64::new(1_800_000_000));
+        let clock = Arc::clone(&time);
+        let claims =
+            Claims { models: vec![Digest([1; 32])], config: Digest([2; 32]), release: Digest([0; 32]) };
+        let node =
+            Node::boot(claims, Arc::new(move || UnixTime(clock.load(std::sync::atomic::Ordering::Relaxed))))
+                .unwrap();
+        let length = EPOCH_LENGTH.as_secs();
+        for (seconds, due) in [(0, false), (length - 1, false), (length, true), (10 * length, true)] {
+            time.store(1_800_000_000 + seconds, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(node.is_due(), due, "{seconds}");
+        }
+        time.store(1_799_999_999, std::sync::atomic::Ordering::Relaxed);
+        assert!(node.is_due(), "the clock was set back");
     }
 
     #[test]

@@ -13,12 +13,14 @@ use tokio::sync::{Semaphore, watch};
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 
 use crate::api::{Api, Limits};
-use crate::events::{Event, Listening};
+use crate::events::{Event, Listening, Refusal};
 use crate::settings::ListenAddress;
 use crate::{Enclave, gate};
 
 /// Requests at once on one connection.
 const MAX_STREAMS: u32 = 64;
+/// Bytes that a connection can make the enclave hold before anybody reads them.
+const WINDOW: u32 = 256 * 1024;
 /// OpenAI clients send a few hundred bytes of headers.
 const MAX_HEADERS: u32 = 16 * 1024;
 /// A peer that is gone is noticed by a ping that is not answered.
@@ -103,9 +105,13 @@ pub async fn serve(
             enclave.events.log(&Event::ConnectionLimit);
             continue;
         };
-        let (enclave, stop) = (enclave.clone(), stop.clone());
+        let (enclave, mut stop) = (enclave.clone(), stop.clone());
         tokio::spawn(async move {
-            match gate::pass(transport, &enclave.node, &enclave.attestation).await {
+            let passed = tokio::select! {
+                passed = gate::pass(transport, &enclave.node, &enclave.attestation) => passed,
+                _ = stop.wait_for(|stop| *stop) => Err(Refusal::Stopping),
+            };
+            match passed {
                 Ok(session) => connection(Api::new(enclave, session, limits), stop).await,
                 Err(reason) => enclave.events.log(&Event::ChannelRefused { reason }),
             }
@@ -133,6 +139,8 @@ pub async fn connection(api: Api, mut stop: watch::Receiver<bool>) {
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADERS)
+        .initial_connection_window_size(WINDOW)
+        .initial_stream_window_size(WINDOW)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     let mut http = std::pin::pin!(builder.serve_connection(io, service));

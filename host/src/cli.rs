@@ -136,6 +136,9 @@ impl RunArgs {
             model_digest: self.model_digest.clone(),
             model_name: self.model_name.clone(),
             threads: self.threads,
+            // The enclave's own limits; the relay closes what is beyond.
+            max_connections: self.serve.max_connections.min(65_536),
+            drain_timeout: self.serve.drain_timeout.min(3600),
             policy_out: self.policy_out.clone(),
         }
     }

@@ -43,6 +43,7 @@ pub struct InProcess {
     /// Seconds that its clock is ahead.
     pub clock_offset: Arc<AtomicU64>,
     events: Events,
+    log: EventLog,
     policy: String,
     stop: watch::Sender<bool>,
 }
@@ -84,13 +85,17 @@ impl InProcess {
         let events = Events::default();
         let log = EventLog::new(events.clone());
         let attestation = AttestationService::start(attester, node.clone(), log.clone());
-        let enclave =
-            Arc::new(Enclave { node: node.clone(), attestation, model: ModelSlot::default(), events: log });
+        let enclave = Arc::new(Enclave {
+            node: node.clone(),
+            attestation,
+            model: ModelSlot::default(),
+            events: log.clone(),
+        });
         let listener = Listener::bind(&ListenAddress::Tcp("127.0.0.1:0".to_owned())).await.unwrap();
         let Listening::Tcp(address) = listener.address().unwrap() else { panic!("not TCP") };
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(serve(enclave, listener, limits(), stopped, Duration::from_secs(5)));
-        Self { address: address.to_string(), node, clock_offset, events, policy, stop }
+        Self { address: address.to_string(), node, clock_offset, events, log, policy, stop }
     }
 
     /// The policy that accepts it.
@@ -105,6 +110,7 @@ impl InProcess {
 
     /// Its event log.
     pub fn events(&self) -> String {
+        self.log.flush();
         String::from_utf8(self.events.0.lock().unwrap().clone()).unwrap()
     }
 

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`programs`] | the binaries, started and stopped |
 //! | [`enclave`] | an enclave in this process |
+//! | [`factory`] | processors in AMD's shape, and what can be wrong with them |
 //! | [`impostor`] | an endpoint that pretends to be an enclave |
 //! | [`recorder`] | a relay that keeps every byte |
 //! | [`vectors`] | reads `tests/vectors/*.txt` |
@@ -13,6 +14,7 @@
 #![allow(clippy::missing_panics_doc, reason = "tests panic")]
 
 pub mod enclave;
+pub mod factory;
 pub mod fuzz;
 pub mod impostor;
 pub mod programs;

@@ -1,6 +1,7 @@
 //! A relay that keeps every byte: what a curious host sees.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,6 +12,7 @@ pub struct Recorder {
     /// Where it listens.
     pub address: SocketAddr,
     bytes: Arc<Mutex<Vec<u8>>>,
+    stalled: Arc<AtomicBool>,
 }
 
 impl Recorder {
@@ -19,17 +21,23 @@ impl Recorder {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let bytes: Arc<Mutex<Vec<u8>>> = Arc::default();
-        let kept = Arc::clone(&bytes);
+        let stalled: Arc<AtomicBool> = Arc::default();
+        let (kept, stop) = (Arc::clone(&bytes), Arc::clone(&stalled));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let enclave = TcpStream::connect(&upstream).await.unwrap();
                 let ((client_read, client_write), (enclave_read, enclave_write)) =
                     (client.into_split(), enclave.into_split());
-                tokio::spawn(copy(client_read, enclave_write, Arc::clone(&kept)));
-                tokio::spawn(copy(enclave_read, client_write, Arc::clone(&kept)));
+                tokio::spawn(copy(client_read, enclave_write, Arc::clone(&kept), Arc::clone(&stop)));
+                tokio::spawn(copy(enclave_read, client_write, Arc::clone(&kept), Arc::clone(&stop)));
             }
         });
-        Self { address, bytes }
+        Self { address, bytes, stalled }
+    }
+
+    /// From now on nothing passes, and no connection is closed either.
+    pub fn stall(&self) {
+        self.stalled.store(true, Ordering::Relaxed);
     }
 
     /// What passed so far.
@@ -42,10 +50,14 @@ async fn copy(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     kept: Arc<Mutex<Vec<u8>>>,
+    stalled: Arc<AtomicBool>,
 ) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(n @ 1..) = from.read(&mut buffer).await {
         kept.lock().unwrap().extend_from_slice(&buffer[..n]);
+        if stalled.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         if to.write_all(&buffer[..n]).await.is_err() {
             return;
         }

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Writes the test vectors of cocoon/1 from an implementation of its own: Python's hashlib and the few lines of CBOR below.
+"""Writes the test vectors of cocoon/1 from an implementation of its own: Python's hashlib and hmac, and the few lines of CBOR below.
 
 The Rust code never wrote these files; it must agree with them. `make.py` writes, `make.py --check` compares.
 """
 
 import hashlib
+import hmac
 import pathlib
 import sys
 
@@ -109,9 +110,9 @@ def binding():
     exported = b"\xee" * 32
     for name, fields in REQUESTS.items():
         request = cbor(fields)
-        for suite, group in ((0x1302, 0x11EC), (0x1303, 0x001D)):
-            data = (label("cocoon/attest/leaf/v1") + b"\1" + suite.to_bytes(2, "big") + group.to_bytes(2, "big")
-                    + b"\x06" * 32 + exported + h256(request) + b"\0" * 32)
+        for role, suite, group, peer in ((1, 0x1302, 0x11EC, None), (1, 0x1303, 0x001D, None), (2, 0x1302, 0x11EC, b"\x66" * 32)):
+            data = (label("cocoon/attest/leaf/v1") + bytes([role]) + suite.to_bytes(2, "big") + group.to_bytes(2, "big")
+                    + b"\x06" * 32 + exported + h256(request) + (peer or b"\0" * 32))
             assert len(data) == 165
             leaf = leaf_hash(data)
             top = root([leaf, b"\x99" * 32, b"\x98" * 32])
@@ -119,15 +120,20 @@ def binding():
                       + (3).to_bytes(4, "big"))
             assert len(signed) == 101
             blocks.append(block(
-                name=f"{name}, suite {suite:04x}, group {group:04x}", request=request, role=1, cipher_suite=suite,
-                named_group=group, spki_sha256=b"\x06" * 32, exported=exported, reqhash=h256(request),
-                exporter_context=b"\1" + h256(request), leaf_data=data, leaf=leaf, statement=cbor(STATEMENT),
+                name=f"{name}, role {role}, suite {suite:04x}, group {group:04x}", request=request, role=role, cipher_suite=suite,
+                named_group=group, spki_sha256=b"\x06" * 32, peer_spki_sha256=peer or "-", exported=exported, reqhash=h256(request),
+                exporter_context=bytes([role]) + h256(request), leaf_data=data, leaf=leaf, statement=cbor(STATEMENT),
                 other_leaves="99" * 32 + " " + "98" * 32, root=top, size=3, report_data=h512(signed)))
     nonce = h256(label("cocoon/attest/gpu-nonce/v1") + b"\x01" * 16 + (7).to_bytes(8, "big") + b"\x06" * 32 + b"\x77" * 32)
     blocks.append(block(name="GPU nonce", boot_id=b"\x01" * 16, epoch=7, spki_sha256=b"\x06" * 32, x=b"\x77" * 32, gpu_nonce=nonce))
     return file("""From an AttestRequest and a TLS session to REPORT_DATA. The client is at index 0 of a tree of three leaves.
-TLS exporter: label "EXPERIMENTAL cocoon attest v1", context = exporter_context, 32 bytes = exported.
+TLS exporter: label "EXPERIMENTAL cocoon attest v1", context = exporter_context, 32 bytes = exported; here it is made up, and
+exporter.txt has genuine ones. Role 1: the enclave attests; role 2: the client, whose peer has a certificate too.
 Byte strings are hex, numbers decimal.""", blocks)
+
+
+def merkle_block(verdict, name, size, index, leaf, way, top):
+    return block(verdict=verdict, name=name, size=size, index=index, leaf=leaf, path=" ".join(p.hex() for p in way) or "-", root=top)
 
 
 def merkle():
@@ -135,9 +141,31 @@ def merkle():
     for n in (1, 2, 3, 4, 5, 7, 8, 13):
         leaves = [h256(bytes([i])) for i in range(n)]
         for i in sorted({0, n // 2, n - 1}):
-            blocks.append(block(size=n, index=i, leaf=leaves[i], path=" ".join(p.hex() for p in path(leaves, i)) or "-", root=root(leaves)))
+            blocks.append(merkle_block("valid", f"leaf {i} of {n}", n, i, leaves[i], path(leaves, i), root(leaves)))
+    leaves = [h256(bytes([i])) for i in range(7)]
+    good, top, node = path(leaves, 2), root(leaves), b"\x99" * 32
+    for name, size, index, way in (
+        ("one node too few", 7, 2, good[:-1]),
+        ("no path in a tree of several", 7, 2, []),
+        ("one node too many", 7, 2, good + [node]),
+        ("a node in a tree of one", 1, 0, [node]),
+        ("the last leaf of five has a path of one node, not of three", 5, 4, good),
+        ("index is size", 7, 7, good),
+        ("index above size", 7, 2**64 - 1, good),
+        ("empty tree", 0, 0, []),
+    ):
+        blocks.append(merkle_block("no root", name, size, index, leaves[2], way, top))
+    for name, size, index, way in (
+        ("another index", 7, 3, good),
+        ("another index in a larger tree", 8, 5, good),
+        ("nodes in another order", 7, 2, good[::-1]),
+        ("another node", 7, 2, good[:-1] + [node]),
+        ("leaf in the place of an inner node", 4, 2, good[:2]),
+    ):
+        blocks.append(merkle_block("another root", name, size, index, leaves[2], way, top))
     return file("""Trees over the leaves H256(00), H256(01), .. (as leaf hashes), as RFC 9162 section 2.1: node = H256(01 || left || right).
-path: sibling hashes from the leaf to the root, or - if there are none.""", blocks)
+path: sibling hashes from the leaf to the root, or - if there are none. verdict: "valid", path leads from leaf to root; "no root", path
+has not the length that this place in a tree of this size demands, or there is no such place; "another root", it leads elsewhere.""", blocks)
 
 
 def messages():
@@ -176,6 +204,10 @@ def messages():
         ("EpochStatement", "GPU evidence without a GPU", cbor({**statement, 8: b"\x08" * 32})),
         ("EpochStatement", "unknown privacy flag", cbor({**statement, 14: {0: 0, 1: 0, 2: 0, 3: 0}})),
         ("EpochStatement", "missing privacy flag", cbor({**statement, 14: {0: 0, 1: 0}})),
+        ("EpochStatement", "nested deeper than 6", cbor({**statement, 9: [[[[[[0]]]]]]})),
+        ("EpochStatement", "unknown field", cbor({**statement, 15: 0})),
+        ("EvidenceSet", "nested deeper than 6", cbor({"cpu": ["a/b", [[[[[0]]]]], 4]})),
+        ("EvidenceSet", "a record of four", cbor({"cpu": ["a/b", b"", 4, 0]})),
         ("EvidenceSet", "unknown label", cbor({"tpm": ["a/b", b"", 4]})),
         ("EvidenceSet", "not marked as evidence", cbor({"cpu": ["a/b", b"", 2]})),
         ("AttestResponse", "index outside of the tree", cbor({**RESPONSE, 3: [3, 3, []]})),
@@ -210,9 +242,57 @@ def digests():
     ])
 
 
+def hkdf_expand(hash_name, secret, info, length):
+    """RFC 5869 section 2.3."""
+    out, last = b"", b""
+    for i in range(1, 256):
+        if len(out) >= length:
+            return out[:length]
+        last = hmac.new(secret, last + info + bytes([i]), hash_name).digest()
+        out += last
+    raise ValueError(length)
+
+
+def expand_label(hash_name, secret, name, context, length):
+    """RFC 8446 section 7.1."""
+    name = b"tls13 " + name
+    info = length.to_bytes(2, "big") + bytes([len(name)]) + name + bytes([len(context)]) + context
+    return hkdf_expand(hash_name, secret, info, length)
+
+
+def tls_exporter(hash_name, exporter_master_secret, name, context, length):
+    """RFC 8446 section 7.5."""
+    empty, digest = hashlib.new(hash_name, b""), hashlib.new(hash_name, context)
+    derived = expand_label(hash_name, exporter_master_secret, name, empty.digest(), digest.digest_size)
+    return expand_label(hash_name, derived, b"exporter", digest.digest(), length)
+
+
+def exporter():
+    # RFC 5869, test case 1, so that this function is not only consistent with itself.
+    okm = "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865"
+    prk = bytes.fromhex("077709362c2e32df0ddc3f0dc47bba6390b6c73bb50f9c3122ec844ad7c2b3e5")
+    assert hkdf_expand("sha256", prk, bytes(range(0xF0, 0xFA)), 42).hex() == okm
+    # RFC 8448 section 3: the server's traffic key from its handshake traffic secret.
+    secret = bytes.fromhex("b67b7d690cc16c4e75e54213cb2d37b4e9c912bcded9105d42befd59d391ad38")
+    assert expand_label("sha256", secret, b"key", b"", 16).hex() == "3fce516009c21727d0f2e4e86ee403bc"
+    blocks = []
+    for hash_name, suite in (("sha256", 0x1301), ("sha384", 0x1302), ("sha256", 0x1303)):
+        secret = bytes(range(0x40, 0x40 + hashlib.new(hash_name).digest_size))
+        for role in (1, 2):
+            context = bytes([role]) + h256(cbor(REQUESTS["minimal"]))
+            name = "EXPERIMENTAL cocoon attest v1"
+            blocks.append(block(
+                name=f"suite {suite:04x}, role {role}", cipher_suite=suite, hash=hash_name, exporter_master_secret=secret, label=name,
+                role=role, request=cbor(REQUESTS["minimal"]), context=context,
+                exported=tls_exporter(hash_name, secret, name.encode(), context, 32)))
+    return file("""The TLS exporter (RFC 8446 section 7.5) for the context of cocoon/1, from an exporter_master_secret of made-up bytes:
+HKDF-Expand-Label(Derive-Secret(exporter_master_secret, label, ""), "exporter", Hash(context), 32), Hash being that of the suite.""", blocks)
+
+
 def main():
     wrong = []
-    for name, make in (("binding", binding), ("merkle", merkle), ("messages", messages), ("frames", frames), ("digests", digests)):
+    for name, make in (("binding", binding), ("exporter", exporter), ("merkle", merkle), ("messages", messages), ("frames", frames),
+                       ("digests", digests)):
         target, text = HERE / f"{name}.txt", make()
         if sys.argv[1:] != ["--check"]:
             target.write_text(text)

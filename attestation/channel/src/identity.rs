@@ -5,9 +5,11 @@ use std::sync::Arc;
 use cocoon_attestation::{Digest, wire::ALPN};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls::ServerConfig;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::crypto::ring::sign::any_ecdsa_type;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::NoServerSessionStorage;
-use zeroize::Zeroizing;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use zeroize::Zeroize;
 
 use crate::{Error, hybrid};
 
@@ -29,8 +31,7 @@ impl Identity {
     /// # Errors
     /// When there is no randomness.
     pub fn generate() -> Result<Self, Error> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|_no_random| NO_KEY)?;
-        Self::from_key(&key)
+        Self::from_key(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|_no_random| NO_KEY)?)
     }
 
     /// The identity of an existing PKCS#8 key. For tests that play an attacker who knows the key: an enclave generates its own.
@@ -38,19 +39,20 @@ impl Identity {
     /// # Errors
     /// When the key is not a P-256 key in PKCS#8.
     pub fn dangerous_from_pkcs8(pkcs8: &[u8]) -> Result<Self, Error> {
-        let key = KeyPair::try_from(pkcs8).map_err(|_not_a_key| NO_KEY)?;
-        Self::from_key(&key)
+        Self::from_key(KeyPair::try_from(pkcs8).map_err(|_not_a_key| NO_KEY)?)
     }
 
-    fn from_key(key: &KeyPair) -> Result<Self, Error> {
+    fn from_key(mut key: KeyPair) -> Result<Self, Error> {
         // No names, and validity that tells nothing about when the enclave was started.
-        let params = CertificateParams::default();
-        let certificate = params.self_signed(key).map_err(|_cannot_sign| NO_KEY)?;
-        let secret = Zeroizing::new(key.serialize_der());
-        Ok(Self {
-            spki: Digest::of(&key.subject_public_key_info()),
-            config: Arc::new(server_config(certificate.der().clone(), &secret)?),
-        })
+        let certificate = CertificateParams::default().self_signed(&key).map_err(|_cannot_sign| NO_KEY);
+        let spki = Digest::of(&key.subject_public_key_info());
+        let mut pkcs8 = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let signing = any_ecdsa_type(&pkcs8);
+        // What is left is the parsed key inside rustls and ring.
+        pkcs8.zeroize();
+        key.zeroize();
+        let certified = CertifiedKey::new(vec![certificate?.der().clone()], signing?);
+        Ok(Self { spki, config: Arc::new(server_config(certified)?) })
     }
 
     /// SHA-256 of the SubjectPublicKeyInfo.
@@ -66,12 +68,11 @@ impl Identity {
 
 const NO_KEY: Error = Error::Session("the TLS key could not be made or read");
 
-fn server_config(certificate: CertificateDer<'static>, pkcs8: &[u8]) -> Result<ServerConfig, Error> {
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8.to_vec()));
+fn server_config(certified: CertifiedKey) -> Result<ServerConfig, Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(hybrid::provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)?;
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     config.alpn_protocols = vec![ALPN.to_vec()];
     // No tickets, no resumption, no early data, no data before the client's Finished (RFC 8446 sections 4.6.1, 2.3, 4.4.4).
     config.session_storage = Arc::new(NoServerSessionStorage {});

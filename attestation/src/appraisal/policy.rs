@@ -3,7 +3,7 @@
 use super::Evidence;
 use crate::UnixTime;
 use crate::crypto::constant_time_eq;
-use crate::policy::{Check, NamedGroup, Policy};
+use crate::policy::{Flag, NamedGroup, Policy};
 use crate::result::Factor;
 
 /// Clocks of client and enclave may differ by this much.
@@ -45,7 +45,7 @@ fn session(evidence: &Evidence, policy: &Policy, now: UnixTime) -> Vec<Factor> {
 
 fn snp(evidence: &Evidence, policy: &Policy) -> Vec<Factor> {
     let (report, policy) = (&evidence.report, &policy.snp);
-    let debug = u64::from(report.debug_allowed());
+    let debug = Flag(report.debug_allowed().into());
     vec![
         policy.version.factor("snp.version", &report.version.into(), "update the processor's firmware"),
         policy.measurement.factor(
@@ -56,7 +56,7 @@ fn snp(evidence: &Evidence, policy: &Policy) -> Vec<Factor> {
         policy.debug.factor("snp.policy.debug", &debug, "the host can read the memory of this enclave"),
         policy.vmpl.factor(
             "snp.vmpl",
-            &report.vmpl.into(),
+            &Flag(report.vmpl.into()),
             "the report was asked for by other code than the kernel",
         ),
     ]
@@ -64,8 +64,8 @@ fn snp(evidence: &Evidence, policy: &Policy) -> Vec<Factor> {
 
 fn statement(evidence: &Evidence, policy: &Policy) -> Vec<Factor> {
     let (s, claims, privacy) = (&evidence.statement, &policy.claims, &policy.privacy);
-    let flag =
-        |check: &Check<u64>, name, value| check.factor(name, &value, "the enclave promises less privacy");
+    let (logged, shared) = (Flag(s.privacy.content_logged), Flag(s.privacy.shared_prefix_cache));
+    let less = "the enclave promises less privacy";
     let mut out: Vec<Factor> = s
         .models
         .iter()
@@ -75,9 +75,9 @@ fn statement(evidence: &Evidence, policy: &Policy) -> Vec<Factor> {
         claims.config.factor("claims.config", &s.config, "the enclave is configured in another way"),
         claims.release.factor("claims.release", &s.release, "the enclave is of another release"),
         claims.gpu_mode.factor("claims.gpu_mode", &s.gpu_mode, "the GPUs are in another mode"),
-        flag(&privacy.padding, "privacy.padding", s.privacy.padding),
-        flag(&privacy.content_logged, "privacy.content_logged", s.privacy.content_logged),
-        flag(&privacy.shared_prefix_cache, "privacy.shared_prefix_cache", s.privacy.shared_prefix_cache),
+        privacy.padding.factor("privacy.padding", &s.privacy.padding, less),
+        privacy.content_logged.factor("privacy.content_logged", &logged, less),
+        privacy.shared_prefix_cache.factor("privacy.shared_prefix_cache", &shared, less),
     ]);
     out
 }

@@ -11,10 +11,22 @@ use crate::{Digest, Measurement};
 pub trait Criterion: PartialOrd + Display {
     /// Whether `at_least` makes sense.
     const ORDERED: bool;
+
+    /// Whether `at_least` this accepts every value.
+    fn accepts_all(&self) -> bool {
+        false
+    }
 }
 
 impl Criterion for u64 {
     const ORDERED: bool = true;
+
+    fn accepts_all(&self) -> bool {
+        *self == 0
+    }
+}
+impl Criterion for super::Flag {
+    const ORDERED: bool = false;
 }
 impl Criterion for String {
     const ORDERED: bool = false;
@@ -99,6 +111,9 @@ impl<'de, T: Deserialize<'de> + Criterion> Deserialize<'de> for Check<T> {
             Raw::AnyOf(wants) => Ok(Self::AnyOf(wants)),
             Raw::AtLeast(_) if !T::ORDERED => {
                 refuse("at_least: this value has no order, use exactly or any_of")
+            }
+            Raw::AtLeast(want) if want.accepts_all() => {
+                refuse("at_least: this accepts every value; say unchecked and why")
             }
             Raw::AtLeast(want) => Ok(Self::AtLeast(want)),
             Raw::Unchecked(why) if why.trim().is_empty() => refuse("unchecked: say why"),

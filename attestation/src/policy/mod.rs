@@ -51,9 +51,9 @@ pub struct SnpPolicy {
     /// Launch digest.
     pub measurement: Check<Measurement>,
     /// POLICY bit 19.
-    pub debug: Check<u64>,
+    pub debug: Check<Flag>,
     /// Privilege level that asked for the report.
-    pub vmpl: Check<u64>,
+    pub vmpl: Check<Flag>,
 }
 
 /// Demands on S.
@@ -77,9 +77,9 @@ pub struct PrivacyPolicy {
     /// Padding profile of responses.
     pub padding: Check<u64>,
     /// 0: content cannot reach a log.
-    pub content_logged: Check<u64>,
+    pub content_logged: Check<Flag>,
     /// 0: clients share no cached prefixes.
-    pub shared_prefix_cache: Check<u64>,
+    pub shared_prefix_cache: Check<Flag>,
 }
 
 impl Policy {
@@ -94,11 +94,29 @@ impl Policy {
                 text.len()
             )));
         }
-        let policy: Self = toml::from_str(text).map_err(|e| Error::misuse(format!("policy: {e}")))?;
+        let policy: Self = toml::from_str(text).map_err(|e| {
+            let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count();
+            let key =
+                text.lines().nth(line).and_then(|line| line.split('=').next()).unwrap_or_default().trim();
+            let what = e.message().replace('\n', ", ");
+            Error::misuse(format!("policy, line {} ({key}): {what}", line.saturating_add(1)))
+        })?;
         if policy.version != 1 {
             return Err(Error::misuse(format!("policy: version {} is unknown, expected 1", policy.version)));
         }
         Ok(policy)
+    }
+}
+
+/// A number without an order that a policy could rely on: more is not better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Deserialize)]
+#[serde(transparent)]
+pub struct Flag(pub u64);
+
+impl std::fmt::Display for Flag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -168,7 +186,7 @@ config = { unchecked = "not released yet" }
 release = { unchecked = "not released yet" }
 gpu_mode = { exactly = "none" }
 [privacy]
-padding = { at_least = 0 }
+padding = { at_least = 1 }
 content_logged = { exactly = 0 }
 shared_prefix_cache = { exactly = 0 }
 "#;
@@ -178,7 +196,7 @@ shared_prefix_cache = { exactly = 0 }
         let policy = Policy::from_toml(STRICT).unwrap();
         assert_eq!(policy.snp.root, Root::Amd(vec![Product::Genoa, Product::Turin]));
         assert_eq!(policy.channel.named_group, Check::AnyOf(vec![NamedGroup(0x11ec)]));
-        assert_eq!(policy.snp.vmpl, Check::Exactly(0));
+        assert_eq!(policy.snp.vmpl, Check::Exactly(Flag(0)));
     }
 
     #[test]
@@ -190,11 +208,15 @@ shared_prefix_cache = { exactly = 0 }
         assert!(refused("vmpl = { exactly = 0 }", "vmpl = { exactly = 0 }\nvmlp = 1").contains("vmlp"));
         assert!(refused("vmpl = { exactly = 0 }", "").contains("vmpl"));
         assert!(refused("[claims]", "[claim]").contains("claim"));
+        assert_eq!(refused("vmpl = {", "vmpl == {").lines().count(), 1, "one line");
         assert!(refused("version = 1", "version = 2").contains("version 2 is unknown"));
         assert!(refused("{ any_of = [\"X25519MLKEM768\"] }", "{ any_of = [] }").contains("empty"));
         assert!(refused("\"X25519MLKEM768\"", "\"secp256r1\"").contains("unknown key exchange"));
         assert!(refused("{ unchecked = \"not released yet\" }", "{ unchecked = \" \" }").contains("why"));
         assert!(refused("{ exactly = \"none\" }", "{ at_least = \"none\" }").contains("at_least"));
+        assert!(refused("vmpl = { exactly = 0 }", "vmpl = { at_least = 0 }").contains("at_least"));
+        assert!(refused("padding = { at_least = 1 }", "padding = { at_least = 0 }").contains("every value"));
+        assert!(refused("{ at_least = 3 }", "{ at_least = 0 }").contains("every value"));
         assert!(refused("{ exactly = \"none\" }", "{ any = true }").contains("any"));
         assert!(refused("{ exactly = \"none\" }", "\"none\"").contains("gpu_mode"));
         assert!(refused("amd = [\"Genoa\", \"Turin\"]", "amd = []").contains("no product"));

@@ -7,6 +7,9 @@ use crate::{Error, UnixTime};
 /// More certificates than this are not looked at: VCEK, ASK, ARK, and some to spare.
 const MAX_CERTIFICATES: usize = 8;
 
+/// hwID (AMD 57230 section 3.1).
+const HARDWARE_ID: &str = "1.3.6.1.4.1.3704.1.4";
+
 /// An EPYC generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
 #[non_exhaustive]
@@ -82,7 +85,11 @@ impl Chain {
         }
         let certificates =
             given.iter().map(|der| Certificate::from_der(der)).collect::<Result<Vec<_>, _>>()?;
-        let vcek = certificates.iter().find(|c| c.p384_point().is_some()).ok_or_else(|| {
+        // With several keys the one of the report's chip is meant; that it is, is checked later like everything else.
+        let keys = || certificates.iter().filter(|c| c.p384_point().is_some());
+        let is_of_chip =
+            |c: &&Certificate| c.extension(HARDWARE_ID).is_some_and(|id| report.chip_id.starts_with(id));
+        let vcek = keys().find(is_of_chip).or_else(|| keys().next()).ok_or_else(|| {
             Error::malformed("SNP endorsements", "no VCEK (a certificate with a P-384 key)")
         })?;
         let (ark, built_in_ask) = match root {
@@ -129,7 +136,7 @@ impl Chain {
     /// The chip identifier in the VCEK (hwID, AMD 57230 section 3.1): 64 bytes, on Turin 8.
     #[must_use]
     pub fn hardware_id(&self) -> Option<&[u8]> {
-        self.vcek.extension("1.3.6.1.4.1.3704.1.4")
+        self.vcek.extension(HARDWARE_ID)
     }
 
     /// Whether the VCEK is of the chip that the report names.

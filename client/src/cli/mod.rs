@@ -84,7 +84,9 @@ fn default_policy() -> anyhow::Result<PathBuf> {
 
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
-    let result = tokio::runtime::Builder::new_current_thread()
+    let result = tokio::runtime::Builder::new_multi_thread()
+        // It serves the connection while this thread waits for a person at standard input or output.
+        .worker_threads(1)
         .enable_all()
         .build()
         .context("cannot start")

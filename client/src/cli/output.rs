@@ -14,8 +14,8 @@ pub(super) fn line(text: &str) {
 pub(super) fn piece(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout();
     if out.is_terminal() {
-        let harmless = |c: char| c == '\n' || c == '\t' || !c.is_control();
-        out.write_all(text.replace(|c| !harmless(c), "?").as_bytes())?;
+        let lines: Vec<String> = text.split('\n').map(harmless).collect();
+        out.write_all(lines.join("\n").as_bytes())?;
     } else {
         out.write_all(text.as_bytes())?;
     }
@@ -29,7 +29,14 @@ pub(super) fn note(text: &str) {
 
 /// The one line of an error.
 pub(super) fn error(error: &anyhow::Error) {
-    eprintln!("cocoon: {}", format!("{error:#}").trim_end());
+    eprintln!("cocoon: {}", harmless(&format!("{error:#}")));
+}
+
+/// Text of others without what would steer a terminal: control characters and those that turn the direction of writing.
+pub(super) fn harmless(text: &str) -> String {
+    let turns =
+        |c: char| matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.replace(|c: char| (c.is_control() && c != '\t') || turns(c), "?")
 }
 
 /// A bar on standard error, if a person looks at it.
@@ -57,5 +64,15 @@ impl Progress {
         if self.shown {
             eprintln!();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_others_cannot_steer_the_terminal() {
+        assert_eq!(harmless("\x1b[2Jab\r\ncd\u{202e}\tü"), "?[2Jab??cd?\tü");
     }
 }

@@ -49,7 +49,7 @@ pub(super) fn warning(report: &Report) -> Option<&'static str> {
 }
 
 fn shorten(text: &str) -> String {
-    let text = printable(text);
+    let text = super::output::harmless(text);
     let count = text.chars().count();
     if count <= MAX_VALUE || text.contains(' ') {
         return text;
@@ -58,11 +58,6 @@ fn shorten(text: &str) -> String {
     let head: String = text.chars().take(half).collect();
     let tail: String = text.chars().skip(count - half).collect();
     format!("{head}..{tail}")
-}
-
-/// Texts of an enclave that was not verified must not steer the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]

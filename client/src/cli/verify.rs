@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use cocoon_client::{Error, Report, UnverifiedChannel};
+use cocoon_client::{AttestedSession, Error, Policy, Report, UnverifiedChannel};
 
 use super::{Target, output, table};
 
@@ -23,11 +23,7 @@ pub(super) struct VerifyArgs {
 
 pub(super) async fn run(args: VerifyArgs) -> anyhow::Result<()> {
     let policy = args.target.policy()?;
-    let channel = UnverifiedChannel::open(&args.target.endpoint).await?;
-    if let Some(path) = &args.save {
-        save(path, &channel.evidence().response)?;
-    }
-    match channel.verify(policy).await {
+    match attempt(&args, policy).await {
         Ok(session) => show(session.result().report(), args.json),
         Err(error) => {
             if let Some(report) = error.report() {
@@ -36,6 +32,14 @@ pub(super) async fn run(args: VerifyArgs) -> anyhow::Result<()> {
             Err(error.into())
         }
     }
+}
+
+async fn attempt(args: &VerifyArgs, policy: Policy) -> Result<AttestedSession, Error> {
+    let channel = UnverifiedChannel::open(&args.target.endpoint).await?;
+    if let Some(path) = &args.save {
+        save(path, &channel.evidence().response).map_err(|e| Error::Misuse(format!("{e:#}")))?;
+    }
+    channel.verify(policy).await
 }
 
 fn save(path: &Path, response: &[u8]) -> anyhow::Result<()> {

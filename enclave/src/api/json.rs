@@ -9,6 +9,26 @@ use super::error::ApiError;
 /// Names of fields in errors are cut to this: they come from the client.
 const MAX_NAME: usize = 64;
 
+/// Objects and arrays in a body, and commas: each takes many times its length in memory. 1024 messages of some parts stay below.
+const MAX_CONTAINERS: usize = 8 * 1024;
+const MAX_COMMAS: usize = 32 * 1024;
+
+/// Whether a body has few enough values to be parsed; what is inside of strings does not count.
+fn is_bounded(body: &[u8]) -> bool {
+    let (mut in_string, mut escaped, mut containers, mut commas) = (false, false, 0usize, 0usize);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => containers += 1,
+            b',' if !in_string => commas += 1,
+            _ => {}
+        }
+    }
+    containers <= MAX_CONTAINERS && commas <= MAX_COMMAS
+}
+
 /// An object whose texts are wiped when it is dropped.
 pub(crate) struct Object {
     path: String,
@@ -33,6 +53,10 @@ fn wipe(value: &mut Value) {
 impl Object {
     /// Parses a whole body.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        if !is_bounded(body) {
+            return Err(ApiError::new(http::StatusCode::BAD_REQUEST, "the body has too many values")
+                .code("invalid_json"));
+        }
         // The library's message can quote input: only the place is passed on.
         let value = serde_json::from_slice(body).map_err(|e| {
             let (line, column) = (e.line(), e.column());
@@ -119,5 +143,23 @@ impl Object {
                 Err(ApiError::invalid(self.path_of(&name), "is not supported").code("unsupported_parameter"))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_of_many_values_are_refused_before_parsing() {
+        let array = |item: &str, n: usize| format!("{{\"x\":[{}]}}", vec![item; n].join(","));
+        // Two containers are around them.
+        assert!(is_bounded(array("{}", MAX_CONTAINERS - 2).as_bytes()));
+        assert!(!is_bounded(array("{}", MAX_CONTAINERS - 1).as_bytes()));
+        assert!(is_bounded(array("0", MAX_COMMAS + 1).as_bytes()));
+        assert!(!is_bounded(array("0", MAX_COMMAS + 2).as_bytes()));
+        let text = format!("{{\"x\":\"\\\"{}\"}}", "{[,".repeat(MAX_COMMAS));
+        assert!(is_bounded(text.as_bytes()), "text is not structure");
+        assert!(Object::parse(array("{}", MAX_CONTAINERS).as_bytes()).is_err());
     }
 }

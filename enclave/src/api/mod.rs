@@ -23,6 +23,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde_json::json;
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::Enclave;
@@ -34,7 +35,10 @@ use respond::{Body, json_response, whole};
 const MAX_BODY: usize = 2 * 1024 * 1024;
 
 /// For a body of that size over a slow network.
-const BODY_DEADLINE: Duration = Duration::from_secs(60);
+const BODY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Bodies of all clients together, in KiB: 64 MiB. What does not fit is told to come back.
+static BODIES: Semaphore = Semaphore::const_new(64 * 1024);
 
 /// What one client may use.
 #[derive(Clone, Copy, Debug)]
@@ -188,6 +192,13 @@ async fn read_body(request: Request<Incoming>, max: usize) -> Result<Zeroizing<V
     if announced.is_some_and(|len| len > max) {
         return Err(too_large());
     }
+    let max = announced.unwrap_or(max);
+    let kibibytes = u32::try_from(max.div_ceil(1024)).map_err(|_too_many| too_large())?;
+    let _room = BODIES.try_acquire_many(kibibytes).map_err(|_full| {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests are being read")
+            .code("busy")
+            .retry_after(1)
+    })?;
     let collected = tokio::time::timeout(BODY_DEADLINE, Limited::new(request.into_body(), max).collect())
         .await
         .map_err(|_elapsed| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"))?;

@@ -29,6 +29,10 @@ pub struct EnclaveOptions {
     pub model_name: Option<String>,
     /// Threads of the engine.
     pub threads: Option<u16>,
+    /// Connections at once.
+    pub max_connections: u32,
+    /// Seconds for running answers to end.
+    pub drain_timeout: u64,
     /// Where a simulated enclave writes the policy that accepts it.
     pub policy_out: Option<PathBuf>,
 }
@@ -73,6 +77,8 @@ impl EnclaveOptions {
         add("--model-name", self.model_name.clone().map(Into::into));
         add("--threads", self.threads.map(|n| n.to_string().into()));
         add("--sim-policy-out", self.policy_out.clone().map(Into::into));
+        add("--max-connections", Some(self.max_connections.to_string().into()));
+        add("--drain-timeout", Some(self.drain_timeout.to_string().into()));
         arguments.push("--until-stdin-closes".into());
         arguments
     }
@@ -145,11 +151,13 @@ mod tests {
             model_digest: None,
             model_name: None,
             threads: None,
+            max_connections: 7,
+            drain_timeout: 9,
             policy_out: None,
         };
         assert_eq!(
-            least.arguments(),
-            ["--listen", "127.0.0.1:0", "--model", "m.gguf", "--tee", "auto", "--until-stdin-closes"]
+            least.arguments().join(" ".as_ref()),
+            "--listen 127.0.0.1:0 --model m.gguf --tee auto --max-connections 7 --drain-timeout 9 --until-stdin-closes"
         );
         let most = EnclaveOptions {
             tee: Tee::Sim,
@@ -163,7 +171,7 @@ mod tests {
         assert_eq!(
             line,
             "--listen 127.0.0.1:0 --model m.gguf --tee sim --model-digest ab --model-name smol --threads 3 \
-             --sim-policy-out p.toml --until-stdin-closes"
+             --sim-policy-out p.toml --max-connections 7 --drain-timeout 9 --until-stdin-closes"
         );
     }
 

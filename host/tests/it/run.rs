@@ -106,7 +106,7 @@ fn an_enclave_is_started_and_served() {
     let model = place.file("model.gguf");
     let arguments = format!(
         "--listen 127.0.0.1:0 --model {} --tee sim --model-digest 00ff --model-name smol --threads 2 \
-         --sim-policy-out policy.toml --until-stdin-closes ",
+         --sim-policy-out policy.toml --max-connections 1024 --drain-timeout 10 --until-stdin-closes ",
         model.display()
     );
     assert_eq!(place.left("args").replace('\n', " "), arguments);

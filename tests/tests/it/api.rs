@@ -1,12 +1,18 @@
 //! The OpenAI API inside the channel: errors are of OpenAI's shape and name the field; no value comes back in one.
 
 use bytes::Bytes;
+use cocoon_attestation::wire::{AttestRequest, FrameKind};
+use cocoon_channel::frames::{read_frame, write_frame};
+use cocoon_channel::session::Session;
 use cocoon_client::{AttestedSession, Policy, connect};
 use cocoon_tests::enclave::InProcess;
 use cocoon_tests::programs::EnclaveProcess;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 async fn call(session: &AttestedSession, method: Method, path: &str, body: impl Into<Bytes>) -> (u16, Bytes) {
     let request = Request::builder()
@@ -116,7 +122,7 @@ async fn bad_requests_name_the_field() {
     let overflow = request(&model, |b| b["max_tokens"] = json!(1_000_000));
     let message = chat(&session, &overflow).await.1["error"]["message"].as_str().unwrap().to_owned();
     assert!(
-        message.contains("1000000") && message.contains("2048") || message.contains("8192"),
+        message.contains("1000000") && (message.contains("2048") || message.contains("8192")),
         "both numbers: {message}"
     );
 
@@ -162,6 +168,63 @@ async fn a_full_queue_is_429_with_retry_after() {
     let start = std::time::Instant::now();
     while chat(&session, &short).await.0 != 200 {
         assert!(start.elapsed() < cocoon_tests::programs::PATIENCE, "cancelled requests hold their places");
+    }
+}
+
+/// A body that never comes.
+struct HeldBack;
+
+impl hyper::body::Body for HeldBack {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+        std::task::Poll::Pending
+    }
+}
+
+/// HTTP/2 to the enclave at `address`, by a client that attests and does not verify.
+async fn careless(address: &str) -> http2::SendRequest<HeldBack> {
+    let session = Session::connect(TcpStream::connect(address).await.unwrap()).await.unwrap();
+    let mut stream = session.stream();
+    write_frame(&mut stream, FrameKind::AttestRequest, &AttestRequest::new([1; 32]).encode()).await.unwrap();
+    read_frame(&mut stream, FrameKind::AttestResponse).await.unwrap();
+    let (http, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    http
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_are_held_back_take_bounded_memory() {
+    // 64 MiB may be on their way at once: 32 bodies of 2 MiB.
+    let enclave = InProcess::start(None).await;
+    let http = careless(&enclave.address).await;
+    let announce = |mut http: http2::SendRequest<HeldBack>| async move {
+        let request =
+            Request::post("https://enclave/v1/chat/completions").header("content-length", 2 * 1024 * 1024);
+        http.send_request(request.body(HeldBack).unwrap()).await.unwrap()
+    };
+    let mut held: Vec<_> = (0..32).map(|_| tokio::spawn(announce(http.clone()))).collect();
+    let start = std::time::Instant::now();
+    let refused = loop {
+        // Those before it may still be on their way to the enclave.
+        let one_more = tokio::spawn(announce(http.clone()));
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        if one_more.is_finished() {
+            break one_more.await.unwrap();
+        }
+        one_more.abort();
+        assert!(start.elapsed() < cocoon_tests::programs::PATIENCE, "any number of bodies is accepted");
+    };
+    assert_eq!(refused.status(), 503);
+    // Those that are given up make room again.
+    held.drain(..).for_each(|task| task.abort());
+    let session = connect(&enclave.address, enclave.policy()).await.unwrap();
+    while chat(&session, &request("m", |_| ())).await.1["error"]["code"] == "busy" {
+        assert!(start.elapsed() < cocoon_tests::programs::PATIENCE, "the room is not given back");
     }
 }
 

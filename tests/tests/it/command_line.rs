@@ -162,7 +162,12 @@ fn a_server_of_another_kind_is_not_an_enclave() {
         }
     });
     let policy = cocoon_tests::repository().join("docs/examples/policy.toml");
-    let output = cocoon(&["verify", &address, "--policy", policy.to_str().unwrap()]);
+    let output = cocoon(&["verify", &address, "--policy", policy.to_str().unwrap(), "--json"]);
+    let result = json(&output);
+    assert_eq!(
+        (&result["authentic"], &result["factors"][0]["name"]),
+        (&false.into(), &"channel.protocol".into())
+    );
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(stderr(&output).contains("not a Cocoon enclave"), "{}", stderr(&output));
 }

@@ -312,6 +312,39 @@ async fn without_a_report_the_client_is_dropped_and_the_enclave_goes_on() {
     assert!(events.contains("\"reason\":\"no_report\""), "{events}");
 }
 
+/// Hardware that does not answer until the test is over.
+struct Stuck(std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl Attester for Stuck {
+    fn attest(&self, _: &ReportData) -> Result<PlatformEvidence, NoReport> {
+        let _over = self.0.lock().unwrap().recv();
+        Err(NoReport)
+    }
+}
+
+#[tokio::test]
+async fn hardware_that_does_not_answer_is_given_up() {
+    let (over, stuck) = std::sync::mpsc::channel();
+    let enclave = InProcess::start_on(Arc::new(Stuck(std::sync::Mutex::new(stuck)))).await;
+    let refused = cocoon_client::connect(&enclave.address, enclave.policy()).await.unwrap_err();
+    assert!(matches!(refused, cocoon_client::Error::Unreachable { .. }), "{refused}");
+    assert!(enclave.events().contains("\"report_failed\""), "{}", enclave.events());
+    drop(over);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_stops_forwarding_is_noticed() {
+    let enclave = InProcess::start(None).await;
+    let relay = cocoon_tests::recorder::Recorder::start(enclave.address.clone()).await;
+    let session = cocoon_client::connect(&relay.address.to_string(), enclave.policy()).await.unwrap();
+    session.model_status().await.unwrap();
+    relay.stall();
+    let stalled = tokio::time::timeout(PATIENCE, session.model_status()).await.expect("it does not hang");
+    assert!(matches!(stalled, Err(cocoon_client::Error::Unreachable { .. })));
+    let again = tokio::time::timeout(PATIENCE, session.attest_again()).await.expect("it does not hang");
+    assert!(again.is_err());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_says_nothing_is_dropped() {
     let mut watched = Watched::new();

@@ -88,6 +88,19 @@ async fn an_answer_that_runs_when_the_host_stops_is_finished() {
 }
 
 #[test]
+fn the_host_passes_its_limits_on() {
+    let host = HostProcess::start(&["--drain-timeout", "77", "--max-connections", "33"]);
+    let children =
+        std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", host.program.pid())).unwrap();
+    let child = children.split_whitespace().next().expect("the host has a child");
+    let arguments = std::fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap().replace('\0', " ");
+    assert!(
+        arguments.contains("--drain-timeout 77") && arguments.contains("--max-connections 33"),
+        "{arguments}"
+    );
+}
+
+#[test]
 fn an_enclave_ends_with_its_parent() {
     let mut host = HostProcess::start(&[]);
     let children =

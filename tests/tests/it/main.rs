@@ -4,6 +4,8 @@ mod api;
 mod architecture;
 mod batching;
 mod binding;
+mod chain;
+mod client_gate;
 mod command_line;
 mod corpus;
 mod docs;

@@ -6,9 +6,11 @@ use cocoon_attestation::binding::{
     report_data, root_from_path,
 };
 use cocoon_attestation::wire::{
-    AttestRequest, AttestResponse, EpochStatement, EvidenceSet, FrameHeader, ModelManifest, config_digest,
+    AttestRequest, AttestResponse, EXPORTER_LABEL, EpochStatement, EvidenceSet, FrameHeader, ModelManifest,
+    config_digest,
 };
 use cocoon_tests::vectors::read;
+use ring::{digest, hmac};
 
 #[test]
 fn binding() {
@@ -16,16 +18,17 @@ fn binding() {
     let (gpu, sessions) = vectors.split_last().unwrap();
     for v in sessions {
         let request = v.bytes("request");
+        let role = role(v.number("role"));
         let channel = ChannelBinding {
-            role: Role::Enclave,
+            role,
             cipher_suite: v.number("cipher_suite").try_into().unwrap(),
             named_group: v.number("named_group").try_into().unwrap(),
             spki: Digest(v.array("spki_sha256")),
-            peer_spki: None,
+            peer_spki: v.arrays("peer_spki_sha256").into_iter().map(Digest).next(),
             exported: v.array("exported"),
         };
         assert_eq!(Digest::of(&request).0, v.array("reqhash"));
-        assert_eq!(exporter_context(Role::Enclave, &request), v.array("exporter_context"));
+        assert_eq!(exporter_context(role, &request), v.array("exporter_context"));
         let data = leaf_data(&channel, &request);
         assert_eq!(data, v.bytes("leaf_data"));
         let leaf = leaf_hash(&data);
@@ -52,15 +55,62 @@ fn binding() {
     assert_eq!(nonce.0, gpu.array("gpu_nonce"));
 }
 
+fn role(code: u64) -> Role {
+    let roles = [Role::Enclave, Role::Client];
+    roles.into_iter().find(|role| u64::from(role.code()) == code).expect("role 1 or 2")
+}
+
+/// RFC 8446 section 7.1, by HMAC: one block is enough, because no output here is longer than the hash.
+fn expand_label(algorithm: hmac::Algorithm, secret: &[u8], label: &[u8], context: &[u8], len: u8) -> Vec<u8> {
+    let mut info = vec![0, len, u8::try_from(label.len()).unwrap() + 6];
+    info.extend_from_slice(b"tls13 ");
+    info.extend_from_slice(label);
+    info.push(u8::try_from(context.len()).unwrap());
+    info.extend_from_slice(context);
+    info.push(1);
+    let block = hmac::sign(&hmac::Key::new(algorithm, secret), &info);
+    block.as_ref()[..len.into()].to_vec()
+}
+
+/// rustls does not take a secret from outside, so this shows that label, context and length are ours, and that two implementations
+/// of RFC 8446 section 7.5 agree; that rustls is a third, its own tests show.
+#[test]
+fn exporter() {
+    for v in read("exporter.txt") {
+        let (algorithm, hash) = match v.text("hash") {
+            "sha256" => (hmac::HMAC_SHA256, &digest::SHA256),
+            "sha384" => (hmac::HMAC_SHA384, &digest::SHA384),
+            other => panic!("unknown hash {other}"),
+        };
+        assert_eq!(v.text("label").as_bytes(), EXPORTER_LABEL);
+        let context = exporter_context(role(v.number("role")), &v.bytes("request"));
+        assert_eq!(context, v.array("context"));
+        let (secret, empty) = (v.bytes("exporter_master_secret"), digest::digest(hash, b""));
+        let len = u8::try_from(secret.len()).unwrap();
+        let derived = expand_label(algorithm, &secret, EXPORTER_LABEL, empty.as_ref(), len);
+        let exported =
+            expand_label(algorithm, &derived, b"exporter", digest::digest(hash, &context).as_ref(), 32);
+        assert_eq!(exported, v.bytes("exported"), "{}", v.text("name"));
+    }
+}
+
 #[test]
 fn merkle() {
     for v in read("merkle.txt") {
-        let (size, index) = (v.number("size"), v.number("index"));
-        let leaves: Vec<Digest> = (0..size).map(|i| Digest::of(&[i as u8])).collect();
+        let (size, index, name) = (v.number("size"), v.number("index"), v.text("name"));
         let path: Vec<Digest> = v.arrays("path").into_iter().map(Digest).collect();
-        assert_eq!(merkle_path(&leaves, index as usize), Some(path.clone()));
         let root = Digest(v.array("root"));
-        assert_eq!(root_from_path(Digest(v.array("leaf")), index, size, &path), Some(root));
+        let got = root_from_path(Digest(v.array("leaf")), index, size, &path);
+        match v.text("verdict") {
+            "valid" => {
+                let leaves: Vec<Digest> = (0..size).map(|i| Digest::of(&[i as u8])).collect();
+                assert_eq!(merkle_path(&leaves, index as usize), Some(path), "{name}");
+                assert_eq!(got, Some(root), "{name}");
+            }
+            "no root" => assert_eq!(got, None, "{name}"),
+            "another root" => assert!(got.is_some_and(|other| other != root), "{name}"),
+            other => panic!("unknown verdict {other}"),
+        }
     }
 }
 

@@ -9,7 +9,6 @@ use crate::llama::Llama;
 use crate::pairs::alternate;
 use crate::report::{Better, Row};
 
-const BASELINE: &str = "llama.cpp, same file and threads";
 /// A pair takes up to ten seconds.
 const PAIRS: usize = 5;
 /// Tokens that are read.
@@ -28,20 +27,21 @@ pub fn measure(peers: &Path) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for threads in [1, 2].into_iter().filter(|threads| *threads <= cores) {
         let mut llama = Llama::start(peers, &file, threads)?;
-        let note = llama.release().to_owned();
+        let baseline = format!("{}, same file and threads", llama.release());
         let theirs = || llama.generate(&prompt(), ANSWER).map(tokens_per_second);
         let ours = || ours(&model, threads).map(tokens_per_second);
         let [prefill, decode] = alternate(PAIRS, theirs, ours)?;
+        let s = if threads == 1 { "" } else { "s" };
         let row = |what: String, pairs| Row {
             what,
-            baseline: BASELINE,
+            baseline: baseline.clone(),
             better: Better::Higher,
             unit: "tokens/s",
             pairs,
-            note: note.clone(),
+            note: String::new(),
         };
-        rows.push(row(format!("prefill of {PROMPT} tokens, {threads} threads"), prefill));
-        rows.push(row(format!("decode of {ANSWER} tokens, {threads} threads"), decode));
+        rows.push(row(format!("prefill of {PROMPT} tokens, {threads} thread{s}"), prefill));
+        rows.push(row(format!("decode of {ANSWER} tokens, {threads} thread{s}"), decode));
     }
     Ok(rows)
 }

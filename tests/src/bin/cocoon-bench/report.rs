@@ -28,7 +28,7 @@ pub struct Row {
     /// What.
     pub what: String,
     /// Against what.
-    pub baseline: &'static str,
+    pub baseline: String,
     /// Which ratios are good ones.
     pub better: Better,
     /// Of the absolute values.
@@ -60,7 +60,7 @@ impl Row {
         let (measured, baseline) = (self.pairs.measured().median, self.pairs.baseline().median);
         [
             format!("{}{note}", self.what),
-            self.baseline.to_owned(),
+            self.baseline.clone(),
             format!("**{}** ({}..{})", short(median), short(min), short(max)),
             self.better.word().to_owned(),
             format!("{} : {} {}", short(measured), short(baseline), self.unit),
@@ -121,14 +121,16 @@ impl Report {
 
     /// For people: Markdown that is readable as it is.
     pub fn table(&self) -> String {
-        let machine = &self.machine;
+        let about = |name: &str| self.machine[name].as_str().unwrap_or_default();
         let mut text = format!(
-            "{}, family {} model {}, {} cores; Cocoon {}; ratio = measured / baseline, median of pairs\n\n",
-            machine["cpu"].as_str().unwrap_or_default(),
-            machine["cpu_family"].as_str().unwrap_or_default(),
-            machine["cpu_model"].as_str().unwrap_or_default(),
-            machine["cores"],
-            machine["cocoon"].as_str().unwrap_or_default(),
+            "{}, family {} model {}, {} cores, {}; Linux {}; Cocoon {}\nRatio: measured / baseline, median of pairs\n\n",
+            about("cpu"),
+            about("cpu_family"),
+            about("cpu_model"),
+            self.machine["cores"],
+            about("cpu_features"),
+            about("kernel"),
+            about("cocoon"),
         );
         let rows: Vec<[String; 6]> = self.rows.iter().map(Row::cells).collect();
         let width = |column: usize| {
