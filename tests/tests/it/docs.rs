@@ -74,6 +74,25 @@ async fn every_factor_is_documented_and_every_documented_factor_exists() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readme_shows_what_is_printed() {
+    let text = std::fs::read_to_string(repository().join("README.md")).unwrap();
+    let shown: BTreeSet<(String, String)> = text
+        .lines()
+        .filter(|line| line.starts_with("pass ") || line.starts_with("unchecked "))
+        .map(|line| line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>())
+        .map(|words| (words[0].clone(), words[1].clone()))
+        .collect();
+    let enclave = InProcess::start(None).await;
+    let session = cocoon_client::connect(&enclave.address, enclave.policy()).await.unwrap();
+    let report = session.result();
+    let printed = report.report().factors.iter().map(|factor| {
+        let status = serde_json::to_value(factor.status).unwrap().as_str().unwrap().to_owned();
+        (status, factor.name.to_owned())
+    });
+    assert_eq!(shown, printed.collect());
+}
+
 #[test]
 fn examples_are_policies() {
     for entry in std::fs::read_dir(repository().join("docs/examples")).unwrap() {
