@@ -65,7 +65,7 @@ fn main() -> ExitCode {
 /// A model file that is not there could not be told; everything else about models and platforms was refused.
 fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<ModelError>() {
-        Some(ModelError::Unusable(cocoon_inference::Error::Unreachable { .. })) => COULD_NOT_TELL,
+        Some(ModelError::Unreadable(cocoon_inference::Error::Unreachable { .. })) => COULD_NOT_TELL,
         Some(_) => REFUSED,
         None if error.is::<DetectError>() => REFUSED,
         None => COULD_NOT_TELL,

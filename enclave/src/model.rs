@@ -24,9 +24,17 @@ pub enum ModelError {
         /// Digest that was configured.
         want: Digest,
     },
-    /// The file cannot be read or used.
+    /// The file cannot be read.
     #[error(transparent)]
-    Unusable(#[from] cocoon_inference::Error),
+    Unreadable(#[from] cocoon_inference::Error),
+    /// The file was read and is no model that can be run.
+    #[error("{source}; the manifest digest of what was found is {got}")]
+    Unusable {
+        /// Digest of what was found.
+        got: Digest,
+        /// What is wrong with it.
+        source: cocoon_inference::Error,
+    },
 }
 
 /// A model that answers.
@@ -111,11 +119,14 @@ impl ModelSlot {
         engine: EngineConfig,
         events: &EventLog,
     ) -> Result<(), ModelError> {
-        let unusable = |_: &cocoon_inference::Error| events.log(&Event::ModelUnusable);
-        let model = Model::load(bytes).inspect_err(unusable)?;
+        let unusable = |source| {
+            events.log(&Event::ModelUnusable);
+            ModelError::Unusable { got: digest, source }
+        };
+        let model = Model::load(bytes).map_err(unusable)?;
         let name = name.unwrap_or_else(|| api_name(model.display_name()));
         let context_length = model.context_length();
-        let engine = Engine::start(model, engine).inspect_err(unusable)?;
+        let engine = Engine::start(model, engine).map_err(unusable)?;
         // Only one thread loads, once.
         let _first = self.0.served.set(Served { name, digest, context_length, engine });
         events.log(&Event::ModelReady { model: digest });

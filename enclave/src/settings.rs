@@ -44,7 +44,7 @@ pub struct Settings {
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub max_connections: u32,
 
-    /// Requests that run at once; they share the processors
+    /// Requests that run at once; they share the processors, and each takes memory for keys and values, up to a whole context
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub max_running: u16,
 

@@ -45,6 +45,10 @@ fn a_missing_or_altered_model_is_refused_and_named() {
     std::fs::write(&garbage, b"GGUF\x03\x00\x00\x00 and then nothing of use").unwrap();
     let unusable = start_to_fail(&enclave, &[&sim[..], &["--model", garbage.to_str().unwrap()]].concat());
     assert_eq!(unusable.status.code(), Some(1), "{}", stderr(&unusable));
+    let found =
+        Command::new(binary("cocoon-measure")).args(["model", "digest"]).arg(&garbage).output().unwrap();
+    let found = String::from_utf8(found.stdout).unwrap();
+    assert!(stderr(&unusable).contains(found.trim()), "{}", stderr(&unusable));
 }
 
 #[test]
