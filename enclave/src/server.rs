@@ -8,7 +8,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::sync::{Semaphore, watch};
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 
@@ -28,6 +28,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// A connection on which nothing was asked for so long gives its place to somebody else.
 const IDLE_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// Clients that come at once and are not yet accepted; with fewer, the rest would try again a second later.
+const BACKLOG: u32 = 1024;
 /// After a failure of accept, for instance for lack of file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
@@ -50,7 +52,7 @@ impl Listener {
     /// When the address cannot be bound.
     pub async fn bind(address: &ListenAddress) -> std::io::Result<Self> {
         match address {
-            ListenAddress::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
+            ListenAddress::Tcp(address) => bind_tcp(address).await.map(Self::Tcp),
             ListenAddress::Vsock(port) => {
                 VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, *port)).map(Self::Vsock)
             }
@@ -79,6 +81,25 @@ impl Listener {
             Self::Vsock(listener) => Ok(Box::new(listener.accept().await?.0)),
         }
     }
+}
+
+/// The first address that `text` stands for and that can be bound.
+async fn bind_tcp(text: &str) -> std::io::Result<TcpListener> {
+    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+    for address in lookup_host(text).await? {
+        let bound = (|| {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            // A restart must not wait for connections of the last run to be forgotten.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            socket.listen(BACKLOG)
+        })();
+        match bound {
+            Ok(listener) => return Ok(listener),
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
 }
 
 /// Serves until `stop` becomes true, then lets running answers end for at most `drain`.

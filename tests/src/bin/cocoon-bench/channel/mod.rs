@@ -28,8 +28,8 @@ const CONNECTIONS: u32 = 5;
 const REQUESTS: u32 = 1000;
 /// Clients that come at once.
 const CROWD: usize = 200;
-/// So many connect at the same instant, the next ones [`WAVE_APART`] later: a listener queues 128 connections, and one more waits
-/// a second for TCP to try again, with or without a gate.
+/// So many connect at the same instant, the next ones [`WAVE_APART`] later: no listener's queue overflows, for which TCP would wait
+/// a second, with or without a gate.
 const WAVE: usize = 50;
 /// All waves together are far within the time for which the first client waits for company.
 const WAVE_APART: Duration = Duration::from_millis(2);
