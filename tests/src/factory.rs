@@ -152,7 +152,8 @@ impl Template {
         let params = hex::decode(PSS_PARAMS).unwrap();
         let parameters = Some(Any::from_der(&params).unwrap());
         let algorithm = AlgorithmIdentifierOwned { oid: RSASSA_PSS, parameters };
-        let time = |seconds| Time::UtcTime(UtcTime::from_unix_duration(Duration::from_secs(seconds)).unwrap());
+        let time =
+            |seconds| Time::UtcTime(UtcTime::from_unix_duration(Duration::from_secs(seconds)).unwrap());
         let extension = |(oid, content): &(String, Vec<u8>)| Extension {
             extn_id: ObjectIdentifier::new(oid).unwrap(),
             critical: oid == BASIC_CONSTRAINTS,
@@ -273,8 +274,8 @@ const VCEK_NAME: &str = "CN=SEV-VCEK,O=Test";
 impl Processor {
     /// A genuine one of this product.
     pub fn of(product: Product) -> Self {
-        let (cpuid, tcb, spls, id_len) = shape(product);
-        let chip_id: Vec<u8> = (1..=id_len).collect();
+        let Shape { cpuid, tcb, spls, chip_id_len } = shape(product);
+        let chip_id: Vec<u8> = (1..=chip_id_len).collect();
         let mut report = ReportTemplate { bytes: vec![0; 1184], signed_by: Chip::Genuine };
         report.set(offset::VERSION, &[3]);
         report.set(offset::POLICY, &0x3_0000u64.to_le_bytes());
@@ -284,7 +285,8 @@ impl Processor {
         report.set(offset::REPORTED_TCB, &tcb);
         report.set(offset::CPUID, &cpuid);
         report.set(offset::CHIP_ID, &chip_id);
-        let mut extensions: Vec<_> = spls.iter().map(|(n, value)| (spl(*n), value.to_der().unwrap())).collect();
+        let mut extensions: Vec<_> =
+            spls.iter().map(|(n, value)| (spl(*n), value.to_der().unwrap())).collect();
         extensions.push((HARDWARE_ID.to_owned(), chip_id));
         let authority = vec![(BASIC_CONSTRAINTS.to_owned(), basic_constraints(true))];
         let certificate = |subject, issuer, spki, signed_by, extensions| {
@@ -355,17 +357,28 @@ impl Processor {
     }
 }
 
-/// CPUID, TCB in the report, security versions in the VCEK, and length of the chip's identifier.
-fn shape(product: Product) -> ([u8; 3], [u8; 8], Vec<(u8, u8)>, u8) {
-    // In the order of the report: boot loader, TEE, .., SNP, microcode.
-    let old = [9, 1, 0, 0, 0, 0, 23, 200];
-    let spls = vec![(1, 9), (2, 1), (3, 23), (8, 200)];
+/// What differs between products.
+struct Shape {
+    cpuid: [u8; 3],
+    /// As in the report.
+    tcb: [u8; 8],
+    /// Security versions in the VCEK, by the number of their extension.
+    spls: Vec<(u8, u8)>,
+    chip_id_len: u8,
+}
+
+fn shape(product: Product) -> Shape {
+    // Boot loader, TEE, SNP, microcode.
+    let mut spls = vec![(1, 9), (2, 1), (3, 23), (8, 200)];
+    let tcb = [9, 1, 0, 0, 0, 0, 23, 200];
     match product {
-        Product::Milan => ([0x19, 0x01, 1], old, spls, 64),
-        Product::Genoa => ([0x19, 0x11, 1], old, spls, 64),
-        // FMC, boot loader, TEE, SNP, .., microcode.
+        Product::Milan => Shape { cpuid: [0x19, 0x01, 1], tcb, spls, chip_id_len: 64 },
+        Product::Genoa => Shape { cpuid: [0x19, 0x11, 1], tcb, spls, chip_id_len: 64 },
         Product::Turin => {
-            ([0x1a, 0x02, 1], [5, 9, 1, 23, 0, 0, 0, 200], [spls, vec![(9, 5)]].concat(), 8)
+            // The FMC, which comes first in the report.
+            spls.push((9, 5));
+            let tcb = [5, 9, 1, 23, 0, 0, 0, 200];
+            Shape { cpuid: [0x1a, 0x02, 1], tcb, spls, chip_id_len: 8 }
         }
         other => panic!("the factory has no {other:?}"),
     }

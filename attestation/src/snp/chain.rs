@@ -75,7 +75,7 @@ impl Chain {
     /// Finds VCEK and ASK for `report` among `given` (DER each), and the root in `root`.
     ///
     /// # Errors
-    /// `Malformed` or `Misuse` with what is missing. Finding is not verifying: see [`Chain::faults`].
+    /// `Malformed`, with what is missing. Finding is not verifying: see [`Chain::faults`].
     pub fn find(report: &Report, given: &[&[u8]], root: &Root) -> Result<Self, Error> {
         if given.len() > MAX_CERTIFICATES {
             return Err(Error::malformed(
@@ -87,8 +87,7 @@ impl Chain {
             given.iter().map(|der| Certificate::from_der(der)).collect::<Result<Vec<_>, _>>()?;
         // With several keys the one of the report's chip is meant; that it is, is checked later like everything else.
         let keys = || certificates.iter().filter(|c| c.p384_point().is_some());
-        let is_of_chip =
-            |c: &&Certificate| c.extension(HARDWARE_ID).is_some_and(|id| report.chip_id.starts_with(id));
+        let is_of_chip = |key: &&Certificate| names_chip(key, report);
         let vcek = keys().find(is_of_chip).or_else(|| keys().next()).ok_or_else(|| {
             Error::malformed("SNP endorsements", "no VCEK (a certificate with a P-384 key)")
         })?;
@@ -96,10 +95,10 @@ impl Chain {
             Root::InsecureSimulated(ark) => ((**ark).clone(), None),
             Root::Amd(products) => {
                 let product = report.product().filter(|p| products.contains(p)).ok_or_else(|| {
-                    Error::misuse(format!(
-                        "the report's CPUID {:02x?} is not of a product that is accepted",
-                        report.cpuid
-                    ))
+                    Error::malformed(
+                        "SNP report",
+                        format!("its CPUID {:02x?} is not of a product that is accepted", report.cpuid),
+                    )
                 })?;
                 (Certificate::from_der(product.ark())?, Some(Certificate::from_der(product.ask())?))
             }
@@ -133,19 +132,10 @@ impl Chain {
         checks.into_iter().filter(|(ok, _)| !ok).map(|(_, fault)| fault.to_owned()).collect()
     }
 
-    /// The chip identifier in the VCEK (hwID, AMD 57230 section 3.1): 64 bytes, on Turin 8.
-    #[must_use]
-    pub fn hardware_id(&self) -> Option<&[u8]> {
-        self.vcek.extension(HARDWARE_ID)
-    }
-
     /// Whether the VCEK is of the chip that the report names.
     #[must_use]
     pub fn is_of_chip(&self, report: &Report) -> bool {
-        let (Some(id), Some(product)) = (self.hardware_id(), report.product()) else { return false };
-        let len = if product == Product::Turin { 8 } else { 64 };
-        let Some((chip, rest)) = report.chip_id.split_at_checked(len) else { return false };
-        id == chip && rest.iter().all(|byte| *byte == 0) && chip.iter().any(|byte| *byte != 0)
+        names_chip(&self.vcek, report)
     }
 
     /// Whether the VCEK was derived from the TCB that the report names.
@@ -158,6 +148,14 @@ impl Chain {
         // blSPL, teeSPL, snpSPL, ucodeSPL, and fmcSPL where there is one (AMD 57230 section 3.1).
         [spl(1), spl(2), spl(3), spl(8)] == parts && tcb.fmc(product).is_none_or(|fmc| spl(9) == Some(fmc))
     }
+}
+
+/// Whether the chip identifier in `key` (64 bytes, on Turin 8) is the report's, which is not all zero.
+fn names_chip(key: &Certificate, report: &Report) -> bool {
+    let (Some(id), Some(product)) = (key.extension(HARDWARE_ID), report.product()) else { return false };
+    let len = if product == Product::Turin { 8 } else { 64 };
+    let Some((chip, rest)) = report.chip_id.split_at_checked(len) else { return false };
+    id == chip && rest.iter().all(|byte| *byte == 0) && chip.iter().any(|byte| *byte != 0)
 }
 
 /// A DER INTEGER from 0 to 255.

@@ -11,6 +11,7 @@ use cocoon_tests::factory::{
     Authority, BASIC_CONSTRAINTS, Chip, HARDWARE_ID, Processor, Template, basic_constraints, offset, spl,
 };
 use der::Encode;
+use der::asn1::{Any, ObjectIdentifier};
 
 const PRODUCTS: [Product; 3] = [Product::Milan, Product::Genoa, Product::Turin];
 const DAY: u64 = 24 * 3600;
@@ -60,6 +61,25 @@ fn a_genuine_processor_of_each_product_is_sound() {
     let genoa = genoa();
     let all = [genoa.ark.issue(), genoa.ask.issue(), genoa.vcek.issue()];
     assert_eq!(find(&genoa, &all).unwrap().faults(now()), [""; 0]);
+}
+
+#[test]
+fn of_several_keys_the_one_of_the_reports_chip_is_taken() {
+    let genoa = genoa();
+    let genuine = genoa.vcek.issue();
+    let mut others = Vec::new();
+    for id in [vec![0x77; 64], Vec::new()] {
+        let mut other = genoa.vcek.clone();
+        other.set(HARDWARE_ID, id);
+        others.push(other.issue());
+    }
+    let [wrong, empty] = others.try_into().unwrap();
+    for given in [
+        [wrong.clone(), empty.clone(), genuine.clone(), genoa.ask.issue()],
+        [genuine.clone(), wrong, empty, genoa.ask.issue()],
+    ] {
+        assert_eq!(find(&genoa, &given).unwrap().vcek.der(), genuine);
+    }
 }
 
 /// What a test does to a processor.
@@ -149,7 +169,8 @@ fn expired(certificate: &mut Template) {
 #[test]
 fn validity_includes_its_ends_and_nothing_else() {
     let whole = genoa();
-    let certificates: [(&str, fn(&mut Processor) -> &mut Template); 3] = [
+    type Pick = fn(&mut Processor) -> &mut Template;
+    let certificates: [(&str, Pick); 3] = [
         ("the root is not valid at this time", |p| &mut p.ark),
         ("the ASK is not valid at this time", |p| &mut p.ask),
         ("the VCEK is not valid at this time", |p| &mut p.vcek),
@@ -219,6 +240,10 @@ fn incomplete_and_senseless_endorsements_are_malformed() {
     let (vcek, ask) = (genuine.vcek.issue(), genuine.ask.issue());
     let mut rsa_vcek = genuine.vcek.clone();
     rsa_vcek.spki = Authority::OtherAsk.spki();
+    // P-256: another curve under the same object identifier of the key.
+    let mut p256_vcek = genuine.vcek.clone();
+    let p256 = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+    p256_vcek.spki.algorithm.parameters = Some(Any::encode_from(&p256).unwrap());
     let eight = [vec![vcek.clone()], vec![ask.clone(); 7]].concat();
     let nine = [eight.clone(), vec![ask.clone()]].concat();
     assert!(find(&genuine, &eight).unwrap().faults(now()).is_empty());
@@ -229,12 +254,14 @@ fn incomplete_and_senseless_endorsements_are_malformed() {
     let places: Vec<usize> = (0..ask.len() - 9).filter(|at| ask[*at..at + 9] == oid).collect();
     assert_eq!(places.len(), 2);
     places.iter().for_each(|at| other_algorithm[at + 8] = 0x0b);
-    let mut two_algorithms = ask.clone();
-    two_algorithms[places[0] + 8] = 0x0b;
+    let [mut signed_other, mut unsigned_other] = [ask.clone(), ask.clone()];
+    signed_other[places[0] + 8] = 0x0b;
+    unsigned_other[places[1] + 8] = 0x0b;
     let cases = [
         (vec![], "no VCEK"),
         (vec![ask.clone()], "no VCEK"),
         (vec![rsa_vcek.issue(), ask.clone()], "no VCEK"),
+        (vec![p256_vcek.issue(), ask.clone()], "no VCEK"),
         (vec![vcek.clone()], "no ASK"),
         (nine, "more than 8"),
         (vec![vcek.clone(), ask.clone(), b"not a certificate".to_vec()], "not a DER X.509 certificate"),
@@ -242,7 +269,8 @@ fn incomplete_and_senseless_endorsements_are_malformed() {
         (vec![vcek.clone(), truncated], "not a DER X.509 certificate"),
         (vec![vcek.clone(), [&ask[..], &[0]].concat()], "not a DER X.509 certificate"),
         (vec![vcek.clone(), other_algorithm], "RSASSA-PSS"),
-        (vec![vcek, two_algorithms], "RSASSA-PSS"),
+        (vec![vcek.clone(), signed_other], "RSASSA-PSS"),
+        (vec![vcek, unsigned_other], "RSASSA-PSS"),
     ];
     for (given, why) in cases {
         match find(&genuine, &given).map(|_| ()) {
@@ -285,7 +313,8 @@ fn a_vcek_of_another_chip_is_found() {
     // Turin's identifier is 8 bytes: what follows them must be zero, and 64 bytes of the others are not enough.
     assert_eq!(of_chip(&|p| p.report.set(offset::CHIP_ID + 8, &[1]), Product::Turin), (false, true));
     assert_eq!(of_chip(&|p| p.report.set(offset::CHIP_ID + 63, &[1]), Product::Turin), (false, true));
-    let long = |p: &mut Processor| p.vcek.set(HARDWARE_ID, [&[1, 2, 3, 4, 5, 6, 7, 8][..], &[0; 56]].concat());
+    let long =
+        |p: &mut Processor| p.vcek.set(HARDWARE_ID, [&[1, 2, 3, 4, 5, 6, 7, 8][..], &[0; 56]].concat());
     assert_eq!(of_chip(&long, Product::Turin), (false, true));
     let short = |p: &mut Processor| {
         p.report.set(offset::CHIP_ID + 8, &[0; 56]);
@@ -309,7 +338,8 @@ fn a_vcek_of_another_firmware_is_found() {
             let name = spl(*part);
             let genuine = Processor::of(product).vcek;
             let value = genuine.extensions.iter().find(|(oid, _)| *oid == name).unwrap().1.clone();
-            let cases: [(&str, &dyn Fn(&mut Template)); 6] = [
+            type Spoil<'a> = &'a dyn Fn(&mut Template);
+            let cases: [(&str, Spoil<'_>); 6] = [
                 ("wrong", &|v| v.set(&name, 77u8.to_der().unwrap())),
                 ("missing", &|v| v.remove(&name)),
                 ("twice", &|v| v.add(&name, value.clone())),
@@ -348,7 +378,7 @@ fn products_are_told_by_family_and_model() {
         if report.product().is_none() {
             assert!(!chain.is_of_chip(&report) && !chain.is_of_tcb(&report), "unknown, but accepted");
             let refused = Chain::find(&report, &[chain.vcek.der()], &Root::Amd(PRODUCTS.into())).unwrap_err();
-            assert!(matches!(&refused, Error::Misuse(why) if why.contains("CPUID")), "{refused}");
+            assert!(matches!(&refused, Error::Malformed { why, .. } if why.contains("CPUID")), "{refused}");
         }
         report.product()
     };
@@ -437,12 +467,16 @@ fn signatures_are_one_way_to_write_and_of_one_key() {
         assert_eq!(verdict(at), Ok(false), "{at:#x}");
     }
     // No signature at all, and zero or the group's order as a scalar, which some verifiers took for anybody's signature.
-    let order = "ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973";
+    let order =
+        "ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973";
     let mut order = hex::decode(order).unwrap();
     order.reverse();
-    for (scalar_r, scalar_s) in
-        [(&[0; 48][..], &[0; 48][..]), (&order, &order), (&good[r..r + 48], &[0; 48]), (&[0; 48], &good[s..s + 48])]
-    {
+    for (scalar_r, scalar_s) in [
+        (&[0; 48][..], &[0; 48][..]),
+        (&order, &order),
+        (&good[r..r + 48], &[0; 48]),
+        (&[0; 48], &good[s..s + 48]),
+    ] {
         let mut bytes = good.clone();
         bytes[r..r + 48].copy_from_slice(scalar_r);
         bytes[s..s + 48].copy_from_slice(scalar_s);
@@ -523,7 +557,11 @@ fn the_whole_verification_names_the_factor_that_fails() {
 fn a_statement_that_the_hardware_signed_can_still_be_wrong() {
     let stated = |change: fn(&mut EpochStatement)| verify(&genoa(), change, |_| ()).unwrap();
     assert_eq!(stated(|s| s.spki = Digest([9; 32])), (true, vec!["channel.spki"]));
-    assert_eq!(stated(|s| s.models.push(Digest([9; 32]))), (true, vec!["claims.model"]), "one model too many");
+    assert_eq!(
+        stated(|s| s.models.push(Digest([9; 32]))),
+        (true, vec!["claims.model"]),
+        "one model too many"
+    );
     let past = |s: &mut EpochStatement| {
         (s.not_before, s.not_after) = (UnixTime(now().0 - 4000), UnixTime(now().0 - 400));
     };
@@ -536,7 +574,10 @@ fn a_statement_that_the_hardware_signed_can_still_be_wrong() {
         s.gpu_evidence = Some(Digest([8; 32]));
         s.gpu_ids = vec![vec![9; 16]];
     };
-    assert!(matches!(verify(&genoa(), gpu, |_| ()), Err(Error::Malformed { .. })), "GPU evidence that is not there");
+    assert!(
+        matches!(verify(&genoa(), gpu, |_| ()), Err(Error::Malformed { .. })),
+        "GPU evidence that is not there"
+    );
 }
 
 #[test]

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use cocoon_attestation::appraisal::{RawEvidence, Refusal};
 use cocoon_attestation::result::Status;
 use cocoon_attestation::snp::Product;
-use cocoon_attestation::wire::{ALPN, AttestRequest, AttestResponse, FrameKind, REATTEST_PATH, encode_frame};
+use cocoon_attestation::wire::{
+    ALPN, AttestRequest, AttestResponse, EPOCH_HEADER, FrameKind, REATTEST_PATH, STATUS_PATH, encode_frame,
+};
 use cocoon_attestation::{Digest, UnixTime};
 use cocoon_channel::frames::{read_frame, write_frame};
 use cocoon_channel::hybrid;
@@ -221,7 +223,9 @@ impl Traitor {
                     br#"{"state":"ready","model_bytes_read":0,"model_bytes":0,"epoch":0}"#.to_vec(),
                 ),
             };
-            Ok(Response::builder().status(status).body(Full::new(Bytes::from(body))).unwrap())
+            // Another epoch than the one that was verified: the next request is due to attest again.
+            let response = Response::builder().status(status).header(EPOCH_HEADER, "1");
+            Ok(response.body(Full::new(Bytes::from(body))).unwrap())
         }
     }
 }
@@ -331,10 +335,11 @@ async fn an_enclave_that_does_not_attest_again_is_not_sent_requests() {
     let answers: [(StatusCode, usize); 3] =
         [(StatusCode::INTERNAL_SERVER_ERROR, 0), (StatusCode::OK, 256 * 1024 + 1), (StatusCode::CONFLICT, 0)];
     for (status, len) in answers {
-        let (address, policy, _) = Traitor::start(b"", move |_, _, _| (status, vec![0; len])).await;
+        let (address, policy, traitor) = Traitor::start(b"", move |_, _, _| (status, vec![0; len])).await;
         let session = connect(&address, policy).await.unwrap();
         let before = session.result();
-        let refused = session.attest_again().await.unwrap_err();
+        session.model_status().await.unwrap();
+        let refused = session.model_status().await.unwrap_err();
         let as_expected = match status {
             StatusCode::CONFLICT => matches!(refused, Error::Ended(_)),
             StatusCode::OK => matches!(refused, Error::BadAnswer(_)),
@@ -342,6 +347,11 @@ async fn an_enclave_that_does_not_attest_again_is_not_sent_requests() {
         };
         assert!(as_expected, "{status} with {len} bytes: {refused}");
         assert!(Arc::ptr_eq(&before, &session.result()), "the last result stays the last one");
+        // It may be asked for evidence another time, and for nothing else.
+        assert!(session.model_status().await.is_err());
+        let paths = traitor.paths.lock().unwrap();
+        assert_eq!(paths.iter().filter(|path| *path == STATUS_PATH).count(), 1, "{paths:?}");
+        assert_eq!(paths[1], REATTEST_PATH);
     }
 }
 
@@ -380,10 +390,7 @@ async fn evidence_is_of_one_request_and_one_session() {
     assert_eq!(verify(&|_| ()), [""; 0]);
     assert_eq!(verify(&|e| e.channel.exported[31] ^= 1), ["channel.binding"]);
     assert_eq!(verify(&|e| e.channel.cipher_suite ^= 1), ["channel.binding"]);
-    assert_eq!(
-        verify(&|e| e.channel.role = cocoon_attestation::binding::Role::Client),
-        ["channel.binding"]
-    );
+    assert_eq!(verify(&|e| e.channel.role = cocoon_attestation::binding::Role::Client), ["channel.binding"]);
     assert_eq!(verify(&|e| e.channel.peer_spki = Some(Digest([0; 32]))), [""; 0], "no peer is 32 zeros");
     assert_eq!(verify(&|e| e.channel.peer_spki = Some(Digest([1; 32]))), ["channel.binding"]);
     assert_eq!(verify(&|e| e.channel.spki.0[0] ^= 1), ["channel.binding", "channel.spki"]);
@@ -403,8 +410,7 @@ async fn evidence(enclave: &InProcess, request: &AttestRequest) -> RawEvidence {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_node_that_was_asked_for_must_answer() {
     let enclave = InProcess::start(None).await;
-    let wanted =
-        |node_id| AttestRequest { node_id: Some(Digest(node_id)), ..AttestRequest::new([7; 32]) };
+    let wanted = |node_id| AttestRequest { node_id: Some(Digest(node_id)), ..AttestRequest::new([7; 32]) };
     let genuine = evidence(&enclave, &wanted(enclave.node.node_id().0)).await;
     let result = genuine.clone().verify(&enclave.policy(), now()).unwrap();
     let factor = result.report().factors.iter().find(|factor| factor.name == "epoch.node_id").unwrap();
@@ -415,7 +421,8 @@ async fn the_node_that_was_asked_for_must_answer() {
     let failed: Vec<_> = refused.report.failures().map(|factor| factor.name).collect();
     assert_eq!(failed, ["channel.binding", "epoch.node_id"]);
     // A node that answers although it is not meant; genuine hardware, bound to this session and this request.
-    let (request, channel) = (wanted([1; 32]).encode(), UnverifiedChannel::open(&enclave.address).await.unwrap());
+    let (request, channel) =
+        (wanted([1; 32]).encode(), UnverifiedChannel::open(&enclave.address).await.unwrap());
     let channel = channel.evidence().channel.clone();
     let processor = Processor::of(Product::Genoa);
     let response = processor.respond(&channel, &request, |s| s.node_id = Digest([2; 32])).encode();

@@ -73,7 +73,7 @@ fn expand_label(algorithm: hmac::Algorithm, secret: &[u8], label: &[u8], context
 }
 
 /// rustls does not take a secret from outside, so this shows that label, context and length are ours, and that two implementations
-/// of RFC 8446 section 7.5 agree; that rustls is a third, its own tests show.
+/// of RFC 8446 section 7.5 agree. It says nothing of rustls's own.
 #[test]
 fn exporter() {
     for v in read("exporter.txt") {
