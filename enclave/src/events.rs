@@ -6,8 +6,8 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::Duration;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
 
 use cocoon_attestation::Digest;
 
@@ -151,6 +151,7 @@ const MAX_WAITING: usize = 1024;
 
 /// How long the end of the process waits for a reader of the log.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
+const FLUSH_RETRY: Duration = Duration::from_millis(5);
 
 /// Where events go: to a thread that writes them, so that nobody waits for whoever reads the log.
 #[derive(Clone, Debug)]
@@ -199,10 +200,16 @@ impl EventLog {
 
     /// Waits until what was logged is written, or for a second if nobody reads.
     pub fn flush(&self) {
+        let deadline = Instant::now() + FLUSH_DEADLINE;
         let (done, written) = sync_channel(1);
-        if self.sender.try_send(Message::Flush(done)).is_ok() {
-            let _nobody_reads = written.recv_timeout(FLUSH_DEADLINE);
+        // With a full queue there is no place for the question either, until some of it is written.
+        while let Err(TrySendError::Full(_)) = self.sender.try_send(Message::Flush(done.clone())) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            std::thread::sleep(FLUSH_RETRY);
         }
+        let _nobody_reads = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
