@@ -58,6 +58,10 @@ async fn after_a_new_tls_key_the_client_connects_again() {
 async fn a_stopping_enclave_says_goodbye() {
     let enclave = InProcess::start(None).await;
     let session = connect(&enclave.address, enclave.policy()).await.unwrap();
+    // This one has not attested yet: it is not waited for.
+    let _unattested = tokio::net::TcpStream::connect(&enclave.address).await.unwrap();
+    // Connections are accepted in order: when a later one is served, the one above waits for its ClientHello.
+    connect(&enclave.address, enclave.policy()).await.unwrap();
     enclave.stop();
     let start = std::time::Instant::now();
     while session.model_status().await.is_ok() {
@@ -68,4 +72,5 @@ async fn a_stopping_enclave_says_goodbye() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     assert!(enclave.events().contains("{\"event\":\"stopped\",\"cut\":0}"), "{}", enclave.events());
+    assert!(enclave.events().contains("\"reason\":\"stopping\""), "{}", enclave.events());
 }
