@@ -7,7 +7,7 @@ mod policy;
 use crate::binding::{ChannelBinding, leaf_data, leaf_hash, report_data, root_from_path};
 use crate::policy::Policy;
 use crate::result::{AttestationResult, Factor, Rejection, Report};
-use crate::snp::{self, Chain};
+use crate::snp;
 use crate::wire::{AttestRequest, AttestResponse, EpochStatement, EvidenceSet, SNP_REPORT_MEDIA_TYPE};
 use crate::{Error, UnixTime};
 
@@ -38,7 +38,6 @@ pub struct Evidence {
 #[derive(Clone, Debug)]
 pub struct AuthenticEvidence {
     evidence: Evidence,
-    chain: Chain,
     factors: Vec<Factor>,
 }
 
@@ -94,14 +93,12 @@ impl Evidence {
     /// # Errors
     /// A rejection that reports the factors of authenticity and, for information, what the policy says of the rest.
     pub fn authenticate(self, policy: &Policy, now: UnixTime) -> Result<AuthenticEvidence, Rejection> {
-        let (chain, mut factors) = authenticate::factors(&self, policy, now);
-        match chain {
-            Some(chain) if passed(&factors) => Ok(AuthenticEvidence { evidence: self, chain, factors }),
-            _ => {
-                factors.extend(policy::factors(&self, policy, now));
-                Err(Rejection { report: Box::new(self.report(false, false, factors)) })
-            }
+        let mut factors = authenticate::factors(&self, policy, now);
+        if passed(&factors) {
+            return Ok(AuthenticEvidence { evidence: self, factors });
         }
+        factors.extend(policy::factors(&self, policy, now));
+        Err(Rejection { report: Box::new(self.report(false, false, factors)) })
     }
 
     fn report(&self, authentic: bool, accepted: bool, factors: Vec<Factor>) -> Report {
@@ -111,12 +108,6 @@ impl Evidence {
 }
 
 impl AuthenticEvidence {
-    /// The certificates that the report was verified with.
-    #[must_use]
-    pub fn chain(&self) -> &Chain {
-        &self.chain
-    }
-
     /// Applies the policy, row by row.
     ///
     /// # Errors

@@ -222,6 +222,11 @@ impl AttestedSession {
             return Err(Error::Ended("the enclave was refused when it attested again"));
         }
         let mut http = self.0.http.clone();
+        if http.is_closed() {
+            return Err(Error::Ended(
+                "its connection was closed, as enclaves do with idle ones and when they stop",
+            ));
+        }
         let broken =
             |e: hyper::Error| Error::unreachable(&self.0.endpoint, format!("the connection broke: {e}"));
         http.ready().await.map_err(broken)?;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use cocoon_attestation::wire::{ClientHelloFault, FrameKind};
-use cocoon_channel::Error;
 use cocoon_channel::frames::{read_frame, write_frame};
 use cocoon_channel::session::Session;
+use cocoon_channel::{Error, Transport};
 
 use crate::attest::{AttestError, AttestationService};
 use crate::events::Refusal;
@@ -25,7 +25,7 @@ const RESPONSE_DEADLINE: Duration = Duration::from_secs(10);
 /// # Errors
 /// Why the connection is to be dropped; the peer is told nothing.
 pub async fn pass(
-    transport: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    transport: impl Transport,
     node: &Node,
     attestation: &AttestationService,
 ) -> Result<Session, Refusal> {

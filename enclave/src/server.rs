@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cocoon_channel::Transport;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::sync::{Semaphore, watch};
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
@@ -32,9 +32,6 @@ const IDLE_LIMIT: Duration = Duration::from_secs(15 * 60);
 const BACKLOG: u32 = 1024;
 /// After a failure of accept, for instance for lack of file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-
-trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for T {}
 
 /// A bound socket.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ pub mod session;
 mod stream;
 mod tickets;
 
-pub use stream::SharedTls;
+pub use stream::{SharedTls, Transport};
 
 /// Why a channel could not be set up or went down.
 #[non_exhaustive]

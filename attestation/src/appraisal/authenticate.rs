@@ -6,7 +6,7 @@ use crate::policy::Policy;
 use crate::result::Factor;
 use crate::snp::{Chain, Root};
 
-pub(super) fn factors(evidence: &Evidence, policy: &Policy, now: UnixTime) -> (Option<Chain>, Vec<Factor>) {
+pub(super) fn factors(evidence: &Evidence, policy: &Policy, now: UnixTime) -> Vec<Factor> {
     let report = &evidence.report;
     let mut out = vec![root(&policy.snp.root)];
     let given: Vec<&[u8]> = evidence.endorsements.iter().map(Vec::as_slice).collect();
@@ -15,7 +15,7 @@ pub(super) fn factors(evidence: &Evidence, policy: &Policy, now: UnixTime) -> (O
         Err(e) => {
             let help = "the enclave must send the VCEK and ASK of its processor; the policy must accept that product";
             out.push(Factor::fail("snp.chain", e.to_string(), "VCEK, ASK and root", help));
-            return (None, out);
+            return out;
         }
     };
     let faults = chain.faults(now);
@@ -43,7 +43,7 @@ pub(super) fn factors(evidence: &Evidence, policy: &Policy, now: UnixTime) -> (O
     let help = "the certificate is of another firmware version than the report";
     let (got, want) = ("TCB of the VCEK", "REPORTED_TCB of the report");
     out.push(Factor::of("snp.vcek_tcb", chain.is_of_tcb(report), got, want, help));
-    (Some(chain), out)
+    out
 }
 
 fn root(root: &Root) -> Factor {

@@ -67,6 +67,13 @@ async fn a_stopping_enclave_says_goodbye() {
     while session.model_status().await.is_ok() {
         assert!(start.elapsed() < cocoon_tests::programs::PATIENCE, "it goes on serving");
     }
+    // From then on the client is told to connect again, not that nobody can be reached.
+    while !matches!(session.model_status().await, Err(Error::Ended(_))) {
+        assert!(
+            start.elapsed() < cocoon_tests::programs::PATIENCE,
+            "the end of the connection is not noticed"
+        );
+    }
     while !enclave.events().contains("\"stopped\"") {
         assert!(start.elapsed() < cocoon_tests::programs::PATIENCE, "{}", enclave.events());
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
