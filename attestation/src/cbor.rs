@@ -151,6 +151,10 @@ impl Field {
         }
     }
 
+    pub(crate) fn into_value(self) -> Value {
+        self.value
+    }
+
     /// The items of an array of at most `max` items.
     pub(crate) fn items(self, max: usize) -> Result<Vec<Field>, Error> {
         match self.value {

@@ -1,5 +1,8 @@
 //! Every cryptographic call of this crate. Verification and hashing only: there are no secret keys here.
 
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use ring::{digest, signature};
 use subtle::ConstantTimeEq;
 
@@ -7,6 +10,13 @@ use subtle::ConstantTimeEq;
 pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(hash(&digest::SHA256, parts).as_ref());
+    out
+}
+
+/// SHA-384 over the concatenation of `parts`.
+pub(crate) fn sha384(parts: &[&[u8]]) -> [u8; 48] {
+    let mut out = [0; 48];
+    out.copy_from_slice(hash(&digest::SHA384, parts).as_ref());
     out
 }
 
@@ -30,16 +40,100 @@ pub(crate) fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()
 }
 
-/// ECDSA P-384 with SHA-384. `point`: uncompressed (97 bytes); `signature`: r || s, big-endian (96 bytes).
-pub(crate) fn verify_p384(point: &[u8], message: &[u8], signature_rs: &[u8]) -> bool {
-    signature::UnparsedPublicKey::new(&signature::ECDSA_P384_SHA384_FIXED, point)
-        .verify(message, signature_rs)
-        .is_ok()
+/// How something was signed. ring takes nothing else than what the name says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SignatureScheme {
+    /// RSASSA-PSS, SHA-384, MGF1-SHA-384, 48 bytes of salt. Key: PKCS#1 RSAPublicKey, 2048 to 8192 bits.
+    RsaPssSha384,
+    /// Key: uncompressed point (65 bytes). Signature: DER.
+    EcdsaP256Sha256Asn1,
+    /// Key: uncompressed point (65 bytes). Signature: r || s, big-endian (64 bytes).
+    EcdsaP256Sha256Fixed,
+    /// Key: uncompressed point (97 bytes). Signature: DER.
+    EcdsaP384Sha384Asn1,
+    /// Key: uncompressed point (97 bytes). Signature: r || s, big-endian (96 bytes).
+    EcdsaP384Sha384Fixed,
 }
 
-/// RSASSA-PSS with SHA-384, MGF1-SHA-384 and a salt of 48 bytes. `key`: PKCS#1 RSAPublicKey, 2048 to 8192 bits.
-pub(crate) fn verify_rsa_pss_sha384(key: &[u8], message: &[u8], signature_bytes: &[u8]) -> bool {
-    signature::UnparsedPublicKey::new(&signature::RSA_PSS_2048_8192_SHA384, key)
-        .verify(message, signature_bytes)
-        .is_ok()
+impl SignatureScheme {
+    fn algorithm(self) -> &'static dyn signature::VerificationAlgorithm {
+        match self {
+            Self::RsaPssSha384 => &signature::RSA_PSS_2048_8192_SHA384,
+            Self::EcdsaP256Sha256Asn1 => &signature::ECDSA_P256_SHA256_ASN1,
+            Self::EcdsaP256Sha256Fixed => &signature::ECDSA_P256_SHA256_FIXED,
+            Self::EcdsaP384Sha384Asn1 => &signature::ECDSA_P384_SHA384_ASN1,
+            Self::EcdsaP384Sha384Fixed => &signature::ECDSA_P384_SHA384_FIXED,
+        }
+    }
+
+    /// Whether `key` signed `message`.
+    pub(crate) fn verify(self, key: &[u8], message: &[u8], signature_bytes: &[u8]) -> bool {
+        signature::UnparsedPublicKey::new(self.algorithm(), key).verify(message, signature_bytes).is_ok()
+    }
+}
+
+/// Signatures of vendors over what many appraisals share (certificates, revocation lists, TCB info, RIMs) that were verified
+/// before. It remembers that a signature is good over these exact bytes under this key, nothing else: dates, revocation and
+/// names are looked at each time. Bounded; the oldest is forgotten first. Signatures over evidence do not go here.
+#[derive(Debug, Default)]
+pub struct SignatureCache(Mutex<Remembered>);
+
+#[derive(Debug, Default)]
+struct Remembered {
+    good: HashSet<[u8; 32]>,
+    order: VecDeque<[u8; 32]>,
+}
+
+/// Two platforms' endorsements for a fleet; 64 bytes each.
+const MAX_REMEMBERED: usize = 1024;
+
+impl SignatureCache {
+    /// An empty cache.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether `key` signed `message`, now or before.
+    pub(crate) fn verify(
+        &self,
+        scheme: SignatureScheme,
+        key: &[u8],
+        message: &[u8],
+        signature_bytes: &[u8],
+    ) -> bool {
+        let id = Self::id(scheme, key, message, signature_bytes);
+        if self.lock().good.contains(&id) {
+            return true;
+        }
+        let good = scheme.verify(key, message, signature_bytes);
+        if good {
+            self.lock().remember(id);
+        }
+        good
+    }
+
+    fn id(scheme: SignatureScheme, key: &[u8], message: &[u8], signature_bytes: &[u8]) -> [u8; 32] {
+        let lengths = format!("{scheme:?} {} {} ", key.len(), message.len());
+        sha256(&[lengths.as_bytes(), key, message, signature_bytes])
+    }
+
+    /// A thread that panicked while holding the lock leaves nothing half-done that matters.
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Remembered {
+    fn remember(&mut self, id: [u8; 32]) {
+        if !self.good.insert(id) {
+            return;
+        }
+        self.order.push_back(id);
+        if self.order.len() > MAX_REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.good.remove(&oldest);
+        }
+    }
 }

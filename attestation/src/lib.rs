@@ -13,7 +13,10 @@
 //! |---|---|
 //! | [`wire`] | `cocoon/1` messages: frames, AttestRequest, AttestResponse, the epoch statement S, CMW evidence, model manifest |
 //! | [`binding`] | how evidence is tied to one TLS session: leaf, Merkle tree, REPORT_DATA |
-//! | [`snp`] | AMD SEV-SNP: report, VCEK, chain to a pinned root |
+//! | [`snp`] | AMD SEV-SNP: report, VCEK or VLEK, chain to a pinned root, revocation list |
+//! | [`tdx`] | Intel TDX: quote, PCK chain, TCB info, QE identity |
+//! | [`nvidia`] | NVIDIA GPUs: SPDM measurement report, device chain, RIMs, OCSP responses |
+//! | [`x509`] | certificates, paths, revocation lists |
 //! | [`policy`] | what a relying party accepts, as TOML |
 //! | [`appraisal`] | the pipeline above |
 //! | [`result`](mod@result) | factors and the Attestation Result |
@@ -24,14 +27,22 @@
 pub mod appraisal;
 pub mod binding;
 mod cbor;
+mod context;
 mod crypto;
+mod endorsement;
 mod error;
+pub mod nvidia;
 pub mod policy;
 mod reader;
 pub mod result;
 pub mod snp;
+pub mod tdx;
 mod types;
 pub mod wire;
+pub mod x509;
 
+pub use context::{Context, Missing};
+pub use crypto::SignatureCache;
+pub use endorsement::{ENDORSEMENT_KINDS, Endorsement, EndorsementBundle, EndorsementKind};
 pub use error::Error;
 pub use types::{Digest, Measurement, UnixTime};

@@ -18,7 +18,7 @@ pub(super) fn factors(evidence: &Evidence, policy: &Policy, now: UnixTime) -> Ve
             return out;
         }
     };
-    let faults = chain.faults(now);
+    let faults = chain.faults(now, &crate::SignatureCache::new());
     let want = "a chain to the root that the policy accepts, valid now";
     let help = "not a genuine processor of that vendor, or the policy names another root";
     let got = if faults.is_empty() { chain.ark.subject() } else { faults.join("; ") };

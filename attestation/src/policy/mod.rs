@@ -10,7 +10,8 @@ pub use template::SimulatedPolicy;
 
 use serde::Deserialize;
 
-use crate::snp::{Certificate, Product, Root};
+use crate::snp::{Product, Root};
+use crate::x509::Certificate;
 use crate::{Digest, Error, Measurement};
 
 /// A policy with every measurement of a large fleet stays far below this.

@@ -1,7 +1,8 @@
 //! VCEK, ASK and ARK: from the key that signed a report to a pinned root.
 
-use super::certificate::Certificate;
 use super::report::{Report, TcbVersion};
+use crate::crypto::{SignatureCache, SignatureScheme};
+use crate::x509::Certificate;
 use crate::{Error, UnixTime};
 
 /// More certificates than this are not looked at: VCEK, ASK, ARK, and some to spare.
@@ -86,7 +87,8 @@ impl Chain {
         let certificates =
             given.iter().map(|der| Certificate::from_der(der)).collect::<Result<Vec<_>, _>>()?;
         // With several keys the one of the report's chip is meant; that it is, is checked later like everything else.
-        let keys = || certificates.iter().filter(|c| c.p384_point().is_some());
+        let keys =
+            || certificates.iter().filter(|c| c.key_for(SignatureScheme::EcdsaP384Sha384Fixed).is_some());
         let is_of_chip = |key: &&Certificate| names_chip(key, report);
         let vcek = keys().find(is_of_chip).or_else(|| keys().next()).ok_or_else(|| {
             Error::malformed("SNP endorsements", "no VCEK (a certificate with a P-384 key)")
@@ -115,15 +117,18 @@ impl Chain {
 
     /// What is wrong with the chain at `now`; empty if nothing is.
     #[must_use]
-    pub fn faults(&self, now: UnixTime) -> Vec<String> {
+    pub fn faults(&self, now: UnixTime, known: &SignatureCache) -> Vec<String> {
         let checks = [
-            (self.ark.is_issued_by(&self.ark), "the root is not self-signed"),
+            (self.ark.is_issued_by(&self.ark, known), "the root is not self-signed"),
             (
                 self.ark.is_authority() && self.ask.is_authority(),
                 "root or ASK is not a certificate authority",
             ),
-            (self.ask.is_issued_by(&self.ark), "the ASK is not signed by the root that the policy accepts"),
-            (self.vcek.is_issued_by(&self.ask), "the VCEK is not signed by the ASK"),
+            (
+                self.ask.is_issued_by(&self.ark, known),
+                "the ASK is not signed by the root that the policy accepts",
+            ),
+            (self.vcek.is_issued_by(&self.ask, known), "the VCEK is not signed by the ASK"),
             (!self.vcek.is_authority(), "the VCEK is a certificate authority"),
             (self.ark.is_valid_at(now), "the root is not valid at this time"),
             (self.ask.is_valid_at(now), "the ASK is not valid at this time"),
@@ -173,7 +178,12 @@ mod tests {
         for product in [Product::Milan, Product::Genoa, Product::Turin] {
             let ark = Certificate::from_der(product.ark()).unwrap();
             let ask = Certificate::from_der(product.ask()).unwrap();
-            assert!(ark.is_self_issued() && ark.is_issued_by(&ark) && ask.is_issued_by(&ark), "{product:?}");
+            assert!(
+                ark.is_self_issued()
+                    && ark.is_issued_by(&ark, &SignatureCache::new())
+                    && ask.is_issued_by(&ark, &SignatureCache::new()),
+                "{product:?}"
+            );
             assert!(
                 ark.is_authority()
                     && ask.is_authority()
@@ -183,7 +193,9 @@ mod tests {
             assert!(ark.subject().contains(product.name()));
         }
         let ark = Certificate::from_der(Product::Genoa.ark()).unwrap();
-        assert!(!Certificate::from_der(Product::Turin.ask()).unwrap().is_issued_by(&ark));
+        assert!(
+            !Certificate::from_der(Product::Turin.ask()).unwrap().is_issued_by(&ark, &SignatureCache::new())
+        );
         assert!(!ark.is_valid_at(UnixTime(0)));
     }
 

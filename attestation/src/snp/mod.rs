@@ -2,10 +2,8 @@
 //!
 //! Sources: AMD 56860 (SEV-SNP Firmware ABI), AMD 57230 (VCEK Certificate and KDS Interface).
 
-mod certificate;
 mod chain;
 mod report;
 
-pub use certificate::Certificate;
 pub use chain::{Chain, Product, Root};
 pub use report::{REPORT_LEN, Report, TcbVersion};

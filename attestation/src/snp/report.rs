@@ -1,9 +1,10 @@
 //! ATTESTATION_REPORT, versions 3 to 5 (AMD 56860, table 23). Little-endian.
 
-use super::certificate::Certificate;
 use super::chain::Product;
+use crate::crypto::SignatureScheme;
 use crate::reader::Reader;
-use crate::{Error, Measurement, crypto};
+use crate::x509::Certificate;
+use crate::{Error, Measurement};
 
 /// Length of a report in bytes.
 pub const REPORT_LEN: usize = 1184;
@@ -215,7 +216,8 @@ impl Report {
         };
         let big_endian = |scalar: &[u8]| scalar.iter().take(SCALAR_LEN).rev().copied().collect::<Vec<u8>>();
         let signature = [big_endian(scalar_r), big_endian(scalar_s)].concat();
-        key.p384_point().is_some_and(|point| crypto::verify_p384(point, signed, &signature))
+        let scheme = SignatureScheme::EcdsaP384Sha384Fixed;
+        key.key_for(scheme).is_some_and(|point| scheme.verify(point, signed, &signature))
     }
 }
 

@@ -1,0 +1,60 @@
+//! X.509 as the three vendors use it: certificates, paths to a pinned anchor, revocation lists (RFC 5280).
+//!
+//! Everything is verified over the bytes as received; what is parsed is never encoded again.
+
+mod certificate;
+mod path;
+mod revocation;
+
+pub use certificate::Certificate;
+pub use path::CertificatePath;
+pub use revocation::RevocationList;
+
+use der::asn1::{BitStringRef, ObjectIdentifier};
+use der::{Decode, Reader as _, SliceReader};
+use x509_cert::spki::AlgorithmIdentifierRef;
+
+use crate::crypto::{SignatureCache, SignatureScheme};
+
+/// AMD gives its parameters in two encodings; ring takes only what they say: SHA-384, MGF1 with SHA-384, 48 bytes of salt.
+const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
+const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
+const ECDSA_WITH_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3");
+
+/// The outer shape of everything that X.509 signs: `SEQUENCE { to be signed, algorithm, BIT STRING }`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Signed {
+    /// The signed part, tag and length included.
+    pub(crate) content: Vec<u8>,
+    pub(crate) algorithm: ObjectIdentifier,
+    pub(crate) signature: Vec<u8>,
+}
+
+impl Signed {
+    pub(crate) fn split(der: &[u8]) -> der::Result<Self> {
+        let mut reader = SliceReader::new(der)?;
+        let parts = reader.sequence(|r| {
+            let content = r.tlv_bytes()?.to_vec();
+            let algorithm = AlgorithmIdentifierRef::decode(r)?.oid;
+            let signature = BitStringRef::decode(r)?.raw_bytes().to_vec();
+            Ok(Self { content, algorithm, signature })
+        })?;
+        reader.finish(parts)
+    }
+
+    /// Whether `key` (see [`Certificate`]) made the signature, by the algorithm that is named here.
+    pub(crate) fn is_signed_by(&self, key: &Certificate, known: &SignatureCache) -> bool {
+        self.scheme()
+            .zip(self.scheme().and_then(|scheme| key.key_for(scheme)))
+            .is_some_and(|(scheme, key)| known.verify(scheme, key, &self.content, &self.signature))
+    }
+
+    fn scheme(&self) -> Option<SignatureScheme> {
+        match self.algorithm {
+            RSASSA_PSS => Some(SignatureScheme::RsaPssSha384),
+            ECDSA_WITH_SHA256 => Some(SignatureScheme::EcdsaP256Sha256Asn1),
+            ECDSA_WITH_SHA384 => Some(SignatureScheme::EcdsaP384Sha384Asn1),
+            _ => None,
+        }
+    }
+}
