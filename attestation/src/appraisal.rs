@@ -1,15 +1,16 @@
 //! The pipeline: `RawEvidence -> Evidence -> AuthenticEvidence -> AttestationResult`.
 
-mod authenticate;
 mod claims;
+mod cpu;
+pub mod inspect;
 mod policy;
 
+use self::cpu::{Cpu, Who};
 use crate::binding::{ChannelBinding, leaf_data, leaf_hash, report_data, root_from_path};
 use crate::policy::Policy;
-use crate::result::{AttestationResult, Factor, Rejection, Report};
-use crate::snp;
-use crate::wire::{AttestRequest, AttestResponse, EpochStatement, EvidenceSet, SNP_REPORT_MEDIA_TYPE};
-use crate::{Error, UnixTime};
+use crate::result::{AttestationResult, Factor, Rejection, Report, none_failed};
+use crate::wire::{AttestRequest, AttestResponse, EpochStatement, EvidenceSet};
+use crate::{Context, Error, Missing, SignatureCache, UnixTime};
 
 /// What a client sent, what it got, and the session it happened on. Nothing was looked at yet.
 #[derive(Clone, Debug)]
@@ -27,8 +28,7 @@ pub struct RawEvidence {
 pub struct Evidence {
     request: AttestRequest,
     statement: EpochStatement,
-    report: snp::Report,
-    endorsements: Vec<Vec<u8>>,
+    cpu: Cpu,
     channel: ChannelBinding,
     /// What the hardware must have signed for this session; `None` when the Merkle path leads nowhere.
     expected_report_data: Option<[u8; 64]>,
@@ -38,7 +38,7 @@ pub struct Evidence {
 #[derive(Clone, Debug)]
 pub struct AuthenticEvidence {
     evidence: Evidence,
-    factors: Vec<Factor>,
+    who: Who,
 }
 
 impl RawEvidence {
@@ -61,16 +61,12 @@ impl RawEvidence {
                 "GPU evidence, which this version cannot appraise",
             ));
         }
-        if cpu.media_type != SNP_REPORT_MEDIA_TYPE {
-            return Err(Error::malformed("evidence collection", "CPU evidence of a type that is not known"));
-        }
         let leaf = leaf_hash(&leaf_data(&self.channel, &self.request));
         let expected_report_data = root_from_path(leaf, response.index, response.size, &response.path)
             .zip(u32::try_from(response.size).ok())
             .map(|(root, size)| report_data(request.mode, &response.statement, root, size));
         Ok(Evidence {
-            report: snp::Report::parse(&cpu.bytes)?,
-            endorsements: response.endorsements.into_values().collect(),
+            cpu: Cpu::parse(&cpu, &response.endorsements)?,
             channel: self.channel,
             request,
             statement,
@@ -82,28 +78,52 @@ impl RawEvidence {
     ///
     /// # Errors
     /// [`Refusal`]: malformed bytes, or a rejection with every factor.
-    pub fn verify(self, policy: &Policy, now: UnixTime) -> Result<AttestationResult, Refusal> {
-        Ok(self.parse()?.authenticate(policy, now)?.appraise(policy, now)?)
+    pub fn verify(
+        self,
+        policy: &Policy,
+        now: UnixTime,
+        signatures: &SignatureCache,
+    ) -> Result<AttestationResult, Refusal> {
+        Ok(self.parse()?.authenticate(policy, now, signatures)?.appraise(policy, now)?)
     }
 }
 
 impl Evidence {
-    /// Verifies signature and chain.
+    /// Verifies signatures and chains.
     ///
     /// # Errors
     /// A rejection that reports the factors of authenticity and, for information, what the policy says of the rest.
-    pub fn authenticate(self, policy: &Policy, now: UnixTime) -> Result<AuthenticEvidence, Rejection> {
-        let mut factors = authenticate::factors(&self, policy, now);
-        if passed(&factors) {
-            return Ok(AuthenticEvidence { evidence: self, factors });
+    pub fn authenticate(
+        self,
+        policy: &Policy,
+        now: UnixTime,
+        signatures: &SignatureCache,
+    ) -> Result<AuthenticEvidence, Rejection> {
+        let who = self.cpu.authenticate(policy, Context { now, missing: Missing::Fails, signatures });
+        if who.is_authentic() {
+            return Ok(AuthenticEvidence { evidence: self, who });
         }
-        factors.extend(policy::factors(&self, policy, now));
-        Err(Rejection { report: Box::new(self.report(false, false, factors)) })
+        let factors = self.factors(&who, policy, now);
+        Err(Rejection { report: Box::new(self.report(&who, false, factors)) })
     }
 
-    fn report(&self, authentic: bool, accepted: bool, factors: Vec<Factor>) -> Report {
-        let product = self.report.product().map_or("unknown", snp::Product::name);
-        Report { platform: "snp", product, authentic, accepted, factors, claims: claims::of(self) }
+    fn factors(&self, who: &Who, policy: &Policy, now: UnixTime) -> Vec<Factor> {
+        let mut factors = who.factors().to_vec();
+        factors.extend(policy::factors(self, who, policy, now));
+        factors
+    }
+
+    fn report(&self, who: &Who, accepted: bool, factors: Vec<Factor>) -> Report {
+        let mut claims = self.cpu.claims(who);
+        claims.extend(claims::of(&self.statement));
+        Report {
+            platform: self.cpu.platform(),
+            product: who.product(),
+            authentic: who.is_authentic(),
+            accepted,
+            factors,
+            claims,
+        }
     }
 }
 
@@ -112,19 +132,15 @@ impl AuthenticEvidence {
     ///
     /// # Errors
     /// A rejection with every factor.
-    pub fn appraise(mut self, policy: &Policy, now: UnixTime) -> Result<AttestationResult, Rejection> {
-        self.factors.extend(policy::factors(&self.evidence, policy, now));
-        let accepted = passed(&self.factors);
-        let report = self.evidence.report(true, accepted, self.factors);
+    pub fn appraise(self, policy: &Policy, now: UnixTime) -> Result<AttestationResult, Rejection> {
+        let factors = self.evidence.factors(&self.who, policy, now);
+        let accepted = none_failed(&factors);
+        let report = self.evidence.report(&self.who, accepted, factors);
         if !accepted {
             return Err(Rejection { report: Box::new(report) });
         }
         Ok(AttestationResult { report, statement: self.evidence.statement })
     }
-}
-
-fn passed(factors: &[Factor]) -> bool {
-    factors.iter().all(|factor| factor.status != crate::result::Status::Fail)
 }
 
 /// Why [`RawEvidence::verify`] did not accept.

@@ -53,6 +53,8 @@ pub(crate) enum SignatureScheme {
     EcdsaP384Sha384Asn1,
     /// Key: uncompressed point (97 bytes). Signature: r || s, big-endian (96 bytes).
     EcdsaP384Sha384Fixed,
+    /// Key: 32 bytes. Signature: 64 bytes (RFC 8032).
+    Ed25519,
 }
 
 impl SignatureScheme {
@@ -63,6 +65,7 @@ impl SignatureScheme {
             Self::EcdsaP256Sha256Fixed => &signature::ECDSA_P256_SHA256_FIXED,
             Self::EcdsaP384Sha384Asn1 => &signature::ECDSA_P384_SHA384_ASN1,
             Self::EcdsaP384Sha384Fixed => &signature::ECDSA_P384_SHA384_FIXED,
+            Self::Ed25519 => &signature::ED25519,
         }
     }
 

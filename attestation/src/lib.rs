@@ -45,4 +45,4 @@ pub use context::{Context, Missing};
 pub use crypto::SignatureCache;
 pub use endorsement::{ENDORSEMENT_KINDS, Endorsement, EndorsementBundle, EndorsementKind};
 pub use error::Error;
-pub use types::{Digest, Measurement, UnixTime};
+pub use types::{Digest, Id, Measurement, UnixTime};

@@ -73,6 +73,11 @@ impl Factor {
     }
 }
 
+/// Whether no factor failed.
+pub(crate) fn none_failed(factors: &[Factor]) -> bool {
+    factors.iter().all(|factor| factor.status != Status::Fail)
+}
+
 /// Everything that was found, accepted or not: the JSON of `cocoon verify --json`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Report {

@@ -20,8 +20,21 @@ impl Digest {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Measurement(pub [u8; 48]);
 
+/// FAMILY_ID or IMAGE_ID of an SNP report (16 bytes).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id(pub [u8; 16]);
+
+/// Exactly `N` bytes from hex.
+pub(crate) fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    hex::decode_to_slice(text, &mut bytes).map_err(|e| {
+        Error::misuse(format!("expected {} hex digits, got {}: {e}", N.saturating_mul(2), text.len()))
+    })?;
+    Ok(bytes)
+}
+
 macro_rules! hex_newtype {
-    ($name:ident, $len:literal) => {
+    ($name:ident) => {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&hex::encode(self.0))
@@ -38,11 +51,7 @@ macro_rules! hex_newtype {
             type Err = Error;
 
             fn from_str(text: &str) -> Result<Self, Error> {
-                let mut bytes = [0; $len];
-                hex::decode_to_slice(text, &mut bytes).map_err(|e| {
-                    Error::misuse(format!("expected {} hex digits, got {}: {e}", $len * 2, text.len()))
-                })?;
-                Ok(Self(bytes))
+                parse_hex(text).map(Self)
             }
         }
 
@@ -68,12 +77,31 @@ macro_rules! hex_newtype {
     };
 }
 
-hex_newtype!(Digest, 32);
-hex_newtype!(Measurement, 48);
+hex_newtype!(Digest);
+hex_newtype!(Measurement);
+hex_newtype!(Id);
 
 /// Seconds since 1970-01-01T00:00:00Z. Always an argument: this crate has no clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixTime(pub u64);
+
+/// RFC 3339 in UTC: `2026-11-24T08:00:00Z`.
+impl std::str::FromStr for UnixTime {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let time: der::DateTime = text.parse().map_err(|_quotes_input| {
+            Error::misuse(format!("expected a time as 2026-11-24T08:00:00Z, got {text:?}"))
+        })?;
+        Ok(Self(time.unix_duration().as_secs()))
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for UnixTime {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
 
 /// RFC 3339, or plain seconds for times beyond the year 9999.
 impl fmt::Display for UnixTime {
@@ -95,6 +123,10 @@ mod tests {
         assert_eq!(digest.to_string(), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
         assert_eq!(UnixTime(1_800_000_000).to_string(), "2027-01-15T08:00:00Z");
+        assert_eq!("2027-01-15T08:00:00Z".parse::<UnixTime>().unwrap(), UnixTime(1_800_000_000));
+        for bad in ["", "2027-01-15", "2027-13-15T08:00:00Z", "2027-01-15T08:00:00+01:00", "1800000000"] {
+            assert!(bad.parse::<UnixTime>().is_err(), "{bad}");
+        }
         assert_eq!(UnixTime(u64::MAX).to_string(), format!("{} s", u64::MAX));
         assert!("e3".parse::<Digest>().is_err());
         assert!("zz".repeat(32).parse::<Digest>().is_err());

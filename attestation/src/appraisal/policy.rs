@@ -1,6 +1,7 @@
 //! Factors of the policy: is this session bound, is S current, is it what the relying party accepts.
 
 use super::Evidence;
+use super::cpu::Who;
 use crate::UnixTime;
 use crate::crypto::constant_time_eq;
 use crate::policy::{Flag, NamedGroup, Policy};
@@ -9,9 +10,9 @@ use crate::result::Factor;
 /// Clocks of client and enclave may differ by this much.
 const CLOCK_SKEW_SECONDS: u64 = 300;
 
-pub(super) fn factors(evidence: &Evidence, policy: &Policy, now: UnixTime) -> Vec<Factor> {
+pub(super) fn factors(evidence: &Evidence, who: &Who, policy: &Policy, now: UnixTime) -> Vec<Factor> {
     let mut out = session(evidence, policy, now);
-    out.extend(snp(evidence, policy));
+    out.extend(evidence.cpu.appraise(who, policy));
     out.extend(statement(evidence, policy));
     out
 }
@@ -20,7 +21,7 @@ fn session(evidence: &Evidence, policy: &Policy, now: UnixTime) -> Vec<Factor> {
     let (channel, statement) = (&evidence.channel, &evidence.statement);
     let bound = evidence
         .expected_report_data
-        .is_some_and(|expected| constant_time_eq(&expected, &evidence.report.report_data));
+        .is_some_and(|expected| constant_time_eq(&expected, evidence.cpu.report_data()));
     let got = if bound { "this session" } else { "another session" };
     let help = "replayed, relayed or diverted evidence: somebody is between you and the enclave";
     let mut out = vec![Factor::of("channel.binding", bound, got, "this session", help)];
@@ -41,25 +42,6 @@ fn session(evidence: &Evidence, policy: &Policy, now: UnixTime) -> Vec<Factor> {
         out.push(Factor::of("epoch.node_id", same, statement.node_id.to_string(), want.to_string(), help));
     }
     out
-}
-
-fn snp(evidence: &Evidence, policy: &Policy) -> Vec<Factor> {
-    let (report, policy) = (&evidence.report, &policy.snp);
-    let debug = Flag(report.debug_allowed().into());
-    vec![
-        policy.version.factor("snp.version", &report.version.into(), "update the processor's firmware"),
-        policy.measurement.factor(
-            "snp.measurement",
-            &report.measurement,
-            "other software runs there than the policy accepts; `docs/factors.md` says how to find out why",
-        ),
-        policy.debug.factor("snp.policy.debug", &debug, "the host can read the memory of this enclave"),
-        policy.vmpl.factor(
-            "snp.vmpl",
-            &Flag(report.vmpl.into()),
-            "the report was asked for by other code than the kernel",
-        ),
-    ]
 }
 
 fn statement(evidence: &Evidence, policy: &Policy) -> Vec<Factor> {

@@ -28,6 +28,12 @@ impl Criterion for u64 {
 impl Criterion for super::Flag {
     const ORDERED: bool = false;
 }
+impl Criterion for crate::snp::Product {
+    const ORDERED: bool = false;
+}
+impl Criterion for crate::types::Id {
+    const ORDERED: bool = false;
+}
 impl Criterion for String {
     const ORDERED: bool = false;
 }

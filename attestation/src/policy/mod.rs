@@ -3,21 +3,27 @@
 //! There is no default that means "any": every field must be there, and one that is not looked at says so and why.
 
 mod check;
+mod demand;
+mod floors;
+mod platform;
+mod snp;
 mod template;
 
 pub use check::{Check, Criterion};
-pub use template::SimulatedPolicy;
+pub use demand::Demand;
+pub use floors::{TcbDemand, TcbFloors};
+pub use platform::PlatformPolicy;
+pub use snp::{SnpGuestPolicy, SnpPlatform, SnpPolicy};
+pub use template::{SimulatedPolicy, init, strict};
 
 use serde::Deserialize;
 
-use crate::snp::{Product, Root};
-use crate::x509::Certificate;
-use crate::{Digest, Error, Measurement};
+use crate::{Digest, Error};
 
 /// A policy with every measurement of a large fleet stays far below this.
 const MAX_LEN: usize = 256 * 1024;
 
-/// A whole policy. Unknown keys are refused, missing ones too.
+/// A whole policy. Unknown keys are refused, missing ones too; a kind of evidence without a section is not accepted.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
@@ -25,11 +31,16 @@ pub struct Policy {
     /// The TLS session.
     pub channel: ChannelPolicy,
     /// AMD SEV-SNP evidence.
-    pub snp: SnpPolicy,
+    pub snp: Option<SnpPolicy>,
+    /// Which machine.
+    pub platform: PlatformPolicy,
     /// What the enclave states about itself in S.
     pub claims: ClaimsPolicy,
     /// What the enclave promises about content.
     pub privacy: PrivacyPolicy,
+    /// Lowest firmware versions.
+    #[serde(skip)]
+    floors: Option<TcbFloors>,
 }
 
 /// Demands on the TLS session.
@@ -38,23 +49,6 @@ pub struct Policy {
 pub struct ChannelPolicy {
     /// Key exchange.
     pub named_group: Check<NamedGroup>,
-}
-
-/// Demands on SNP evidence.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SnpPolicy {
-    /// Where the chain must end.
-    #[serde(deserialize_with = "root")]
-    pub root: Root,
-    /// Version of the report.
-    pub version: Check<u64>,
-    /// Launch digest.
-    pub measurement: Check<Measurement>,
-    /// POLICY bit 19.
-    pub debug: Check<Flag>,
-    /// Privilege level that asked for the report.
-    pub vmpl: Check<Flag>,
 }
 
 /// Demands on S.
@@ -95,7 +89,7 @@ impl Policy {
                 text.len()
             )));
         }
-        let policy: Self = toml::from_str(text).map_err(|e| {
+        let mut policy: Self = toml::from_str(text).map_err(|e| {
             let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count();
             let key =
@@ -106,7 +100,31 @@ impl Policy {
         if policy.version != 1 {
             return Err(Error::misuse(format!("policy: version {} is unknown, expected 1", policy.version)));
         }
+        if policy.snp.is_none() {
+            return Err(Error::misuse("policy: no section [snp], so no evidence would be accepted"));
+        }
+        policy.floors = Some(TcbFloors::built_in()?);
         Ok(policy)
+    }
+
+    /// The policy that `inspect` applies when none is given: strict, with what only a release can say left unchecked.
+    ///
+    /// # Errors
+    /// `Misuse` if the built-in text is wrong; a test holds that it is not.
+    pub fn strict() -> Result<Self, Error> {
+        Self::from_toml(&strict())
+    }
+
+    /// Replaces the built-in TCB floors.
+    #[must_use]
+    pub fn with_floors(mut self, floors: TcbFloors) -> Self {
+        self.floors = Some(floors);
+        self
+    }
+
+    /// The TCB floors that count.
+    pub(crate) fn floors(&self) -> Result<&TcbFloors, Error> {
+        self.floors.as_ref().ok_or_else(|| Error::misuse("a policy without TCB floors"))
     }
 }
 
@@ -148,63 +166,29 @@ impl<'de> Deserialize<'de> for NamedGroup {
     }
 }
 
-fn root<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Root, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "snake_case")]
-    enum Choice {
-        Amd(Vec<Product>),
-        InsecureSimulated(String),
-    }
-    match Choice::deserialize(d)? {
-        Choice::Amd(products) if products.is_empty() => {
-            Err(serde::de::Error::custom("amd: no product is named"))
-        }
-        Choice::Amd(products) => Ok(Root::Amd(products)),
-        Choice::InsecureSimulated(pem) => {
-            let root = Certificate::from_pem_or_der(pem.as_bytes()).map_err(serde::de::Error::custom)?;
-            Ok(Root::InsecureSimulated(Box::new(root)))
-        }
-    }
-}
-
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    pub(crate) const STRICT: &str = r#"
-version = 1
-[channel]
-named_group = { any_of = ["X25519MLKEM768"] }
-[snp]
-root = { amd = ["Genoa", "Turin"] }
-version = { at_least = 3 }
-measurement = { any_of = ["000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"] }
-debug = { exactly = 0 }
-vmpl = { exactly = 0 }
-[claims]
-model = { any_of = ["0505050505050505050505050505050505050505050505050505050505050505"] }
-config = { unchecked = "not released yet" }
-release = { unchecked = "not released yet" }
-gpu_mode = { exactly = "none" }
-[privacy]
-padding = { at_least = 1 }
-content_logged = { exactly = 0 }
-shared_prefix_cache = { exactly = 0 }
-"#;
+    use crate::snp::{Product, Root};
 
     #[test]
     fn reads_a_policy() {
-        let policy = Policy::from_toml(STRICT).unwrap();
-        assert_eq!(policy.snp.root, Root::Amd(vec![Product::Genoa, Product::Turin]));
+        let policy = Policy::strict().unwrap();
+        let snp = policy.snp.unwrap();
+        assert_eq!(snp.root, Root::Amd);
+        assert_eq!(snp.product, Check::AnyOf(vec![Product::Genoa, Product::Turin]));
         assert_eq!(policy.channel.named_group, Check::AnyOf(vec![NamedGroup(0x11ec)]));
-        assert_eq!(policy.snp.vmpl, Check::Exactly(Flag(0)));
+        assert_eq!(snp.vmpl, Check::Exactly(Flag(0)));
+        assert_eq!(snp.tcb, TcbDemand::Floors);
+        assert!(Policy::from_toml(&init()).is_ok());
     }
 
     #[test]
     fn refuses_unknown_missing_and_empty() {
+        let text = strict();
         let refused = |from: &str, to: &str| {
-            assert!(STRICT.contains(from), "{from}");
-            Policy::from_toml(&STRICT.replace(from, to)).unwrap_err().to_string()
+            assert!(text.contains(from), "{from}");
+            Policy::from_toml(&text.replace(from, to)).unwrap_err().to_string()
         };
         assert!(refused("vmpl = { exactly = 0 }", "vmpl = { exactly = 0 }\nvmlp = 1").contains("vmlp"));
         assert!(refused("vmpl = { exactly = 0 }", "").contains("vmpl"));
@@ -213,19 +197,24 @@ shared_prefix_cache = { exactly = 0 }
         assert!(refused("version = 1", "version = 2").contains("version 2 is unknown"));
         assert!(refused("{ any_of = [\"X25519MLKEM768\"] }", "{ any_of = [] }").contains("empty"));
         assert!(refused("\"X25519MLKEM768\"", "\"secp256r1\"").contains("unknown key exchange"));
-        assert!(refused("{ unchecked = \"not released yet\" }", "{ unchecked = \" \" }").contains("why"));
-        assert!(refused("{ exactly = \"none\" }", "{ at_least = \"none\" }").contains("at_least"));
+        assert!(refused("{ unchecked = \"either is safe\" }", "{ unchecked = \" \" }").contains("why"));
+        let padding = "padding = { unchecked = \"padding is not yet offered\" }";
         assert!(refused("vmpl = { exactly = 0 }", "vmpl = { at_least = 0 }").contains("at_least"));
-        assert!(refused("padding = { at_least = 1 }", "padding = { at_least = 0 }").contains("every value"));
+        assert!(refused(padding, "padding = { at_least = 0 }").contains("every value"));
         assert!(refused("{ at_least = 3 }", "{ at_least = 0 }").contains("every value"));
-        assert!(refused("{ exactly = \"none\" }", "{ any = true }").contains("any"));
-        assert!(refused("{ exactly = \"none\" }", "\"none\"").contains("gpu_mode"));
-        assert!(refused("amd = [\"Genoa\", \"Turin\"]", "amd = []").contains("no product"));
-        assert!(refused("amd = [\"Genoa\", \"Turin\"]", "amd = [\"Rome\"]").contains("Rome"));
-        assert!(
-            refused("amd = [\"Genoa\", \"Turin\"]", "insecure_simulated = \"x\"").contains("certificate")
-        );
-        assert!(refused("050505", "05").contains("hex digits"));
+        assert!(refused("{ any_of = [\"VCEK\"] }", "{ at_least = \"VCEK\" }").contains("at_least"));
+        assert!(refused("{ any_of = [\"VCEK\"] }", "{ any = true }").contains("any"));
+        assert!(refused("{ any_of = [\"VCEK\"] }", "\"VCEK\"").contains("signing_key"));
+        assert!(refused("[\"Genoa\", \"Turin\"]", "[]").contains("empty"));
+        assert!(refused("[\"Genoa\", \"Turin\"]", "[\"Rome\"]").contains("Rome"));
+        assert!(refused("root = \"amd\"", "root = { insecure_simulated = \"x\" }").contains("certificate"));
+        assert!(refused("root = \"amd\"", "root = \"intel\"").contains("root"));
+        assert!(refused("tcb = \"floors\"", "tcb = \"any\"").contains("tcb"));
+        let measurement = text.lines().find(|line| line.starts_with("measurement")).unwrap();
+        assert!(refused(measurement, "measurement = { exactly = \"00\" }").contains("hex digits"));
+        let snp = text.find("[snp]").unwrap();
+        let without = format!("{}{}", &text[..snp], &text[text.find("[platform]").unwrap()..]);
+        assert!(Policy::from_toml(&without).unwrap_err().to_string().contains("no section"));
         assert!(Policy::from_toml(&" ".repeat(MAX_LEN + 1)).unwrap_err().to_string().contains("at most"));
     }
 }

@@ -1,6 +1,81 @@
-//! The text of a policy for one simulated enclave.
+//! Policies as text, with comments: the strict one, one to fill in, and one for a simulated enclave.
 
+use super::{platform, snp};
 use crate::{Digest, Measurement};
+
+const CHANNEL: &str = r#"[channel]
+# Key exchange: the hybrid of X25519 and ML-KEM-768 withstands recording now and a quantum computer later.
+named_group = { any_of = ["X25519MLKEM768"] }
+"#;
+
+const STATEMENTS: &str = r#"[claims]
+# `cocoon-measure model digest FILE` prints this for a model file.
+model = {model}
+config = {config}
+release = {release}
+gpu_mode = {gpu_mode}
+
+[privacy]
+# 1: responses of constant size and rate.
+padding = { unchecked = "padding is not yet offered" }
+content_logged = { exactly = 0 }
+shared_prefix_cache = { exactly = 0 }
+"#;
+
+/// The policy that `cocoon inspect` applies without `--policy`: everything that does not depend on a release is strict.
+#[must_use]
+pub fn strict() -> String {
+    let stated = "{ unchecked = \"only a policy for a release can say what it must be\" }";
+    fill(
+        "# The strict policy for evidence of any release.",
+        &[
+            ("root", "\"amd\""),
+            ("product", "{ any_of = [\"Genoa\", \"Turin\"] }"),
+            ("tcb", "\"floors\""),
+            ("measurement", stated),
+            ("host_data", stated),
+            ("platform_id", "{ unchecked = \"any machine\" }"),
+            ("tier", "{ unchecked = \"evidence does not show where a machine stands\" }"),
+            ("model", stated),
+            ("config", stated),
+            ("release", stated),
+            ("gpu_mode", stated),
+        ],
+    )
+}
+
+/// A strict policy to fill in: as it is, it accepts no enclave.
+#[must_use]
+pub fn init() -> String {
+    let (digest, measurement) = ("0".repeat(64), "0".repeat(96));
+    let (digest, measurement) =
+        (format!("{{ any_of = [\"{digest}\"] }}"), format!("{{ any_of = [\"{measurement}\"] }}"));
+    fill(
+        "# A strict policy. As it is, it accepts no enclave: put the values of the release and of the models that you\n\
+         # want instead of the zeros. Every field must be there and is one of\n\
+         #   { exactly = v }   { any_of = [v, ..] }   { at_least = n }   { unchecked = \"why\" }\n\
+         # `cocoon policy explain FILE` says in words what it accepts.",
+        &[
+            ("root", "\"amd\""),
+            ("product", "{ any_of = [\"Genoa\", \"Turin\"] }"),
+            ("tcb", "\"floors\""),
+            ("measurement", &measurement),
+            ("host_data", "{ unchecked = \"S states configuration and models\" }"),
+            ("platform_id", "{ unchecked = \"any machine of the tier\" }"),
+            ("tier", "{ any_of = [\"datacenter\"] }"),
+            ("model", &digest),
+            ("config", &digest),
+            ("release", "{ unchecked = \"releases are not yet signed\" }"),
+            ("gpu_mode", "{ any_of = [\"none\"] }"),
+        ],
+    )
+}
+
+fn fill(head: &str, values: &[(&str, &str)]) -> String {
+    let sections = [head, "version = 1\n", CHANNEL, snp::SECTION, platform::SECTION, STATEMENTS];
+    let text = sections.join("\n");
+    values.iter().fold(text, |text, (name, value)| text.replace(&format!("{{{name}}}"), value))
+}
 
 /// What a policy that accepts exactly one simulated enclave names.
 #[derive(Clone, Debug)]
@@ -19,44 +94,24 @@ impl SimulatedPolicy<'_> {
     /// Commented TOML that [`super::Policy::from_toml`] reads.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        let Self { root_pem, measurement, config, .. } = self;
         let models = self.models.iter().map(|digest| format!("\"{digest}\"")).collect::<Vec<_>>().join(", ");
-        format!(
-            r#"# Accepts exactly one SIMULATED enclave. There is no protection by hardware: whoever holds the
-# simulated root's key, which lies on the developer's disk, can read everything. For development only.
-version = 1
-
-[channel]
-# Key exchange: the hybrid of X25519 and ML-KEM-768 withstands recording now and a quantum computer later.
-named_group = {{ any_of = ["X25519MLKEM768"] }}
-
-[snp]
-# The root that signed this developer's simulated processor. Genuine hardware: root = {{ amd = ["Genoa", "Turin"] }}
-root = {{ insecure_simulated = """
-{root_pem}
-""" }}
-version = {{ at_least = 3 }}
-# What was launched. On the simulated platform: a digest over the enclave's executable file.
-measurement = {{ exactly = "{measurement}" }}
-# 1 would let the host read the enclave's memory.
-debug = {{ exactly = 0 }}
-# Privilege level of the code that asked for the report.
-vmpl = {{ exactly = 0 }}
-
-[claims]
-# `cocoon-measure model digest FILE` prints this for a model file.
-model = {{ any_of = [{models}] }}
-config = {{ exactly = "{config}" }}
-release = {{ unchecked = "a simulated enclave is not released" }}
-gpu_mode = {{ exactly = "none" }}
-
-[privacy]
-# 1: responses of constant size and rate.
-padding = {{ unchecked = "padding is not yet offered" }}
-content_logged = {{ exactly = 0 }}
-shared_prefix_cache = {{ exactly = 0 }}
-"#,
-            root_pem = root_pem.trim()
+        let simulated = "{ unchecked = \"a simulated processor\" }";
+        fill(
+            "# Accepts exactly one SIMULATED enclave. There is no protection by hardware: whoever holds the\n\
+             # simulated root's key, which lies on the developer's disk, can read everything. For development only.",
+            &[
+                ("root", &format!("{{ insecure_simulated = \"\"\"\n{}\n\"\"\" }}", self.root_pem.trim())),
+                ("product", simulated),
+                ("tcb", simulated),
+                ("measurement", &format!("{{ exactly = \"{}\" }}", self.measurement)),
+                ("host_data", simulated),
+                ("platform_id", simulated),
+                ("tier", "{ exactly = \"owner\" }"),
+                ("model", &format!("{{ any_of = [{models}] }}")),
+                ("config", &format!("{{ exactly = \"{}\" }}", self.config)),
+                ("release", "{ unchecked = \"a simulated enclave is not released\" }"),
+                ("gpu_mode", "{ exactly = \"none\" }"),
+            ],
         )
     }
 }

@@ -2,8 +2,18 @@
 //!
 //! Sources: AMD 56860 (SEV-SNP Firmware ABI), AMD 57230 (VCEK Certificate and KDS Interface).
 
+mod appraise;
+mod authenticate;
 mod chain;
+mod claims;
+mod product;
 mod report;
+mod tcb;
 
-pub use chain::{Chain, Product, Root};
-pub use report::{REPORT_LEN, Report, TcbVersion};
+pub use appraise::appraise;
+pub use authenticate::{Authenticity, authenticate};
+pub use chain::{Chain, Endorsements, Root};
+pub use claims::claims;
+pub use product::Product;
+pub use report::{REPORT_LEN, Report, SigningKey};
+pub use tcb::{TcbParts, TcbVersion};

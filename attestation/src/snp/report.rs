@@ -1,6 +1,7 @@
-//! ATTESTATION_REPORT, versions 3 to 5 (AMD 56860, table 23). Little-endian.
+//! ATTESTATION_REPORT, versions 2 to 5 (AMD 56860, table 23). Little-endian.
 
-use super::chain::Product;
+use super::product::Product;
+use super::tcb::TcbVersion;
 use crate::crypto::SignatureScheme;
 use crate::reader::Reader;
 use crate::x509::Certificate;
@@ -19,34 +20,11 @@ const SCALAR_LEN: usize = 48;
 /// ECDSA P-384 with SHA-384, the only algorithm of the ABI.
 const SIGNATURE_ALGORITHM: u32 = 1;
 
-/// Security versions of the firmware parts, as the 8 bytes of the report. Their meaning depends on the product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TcbVersion(pub [u8; 8]);
-
-impl TcbVersion {
-    /// `(boot loader, TEE, SNP, microcode)`; Turin and later have another order, with FMC first.
-    #[must_use]
-    pub fn parts(self, product: Product) -> [u8; 4] {
-        let [b0, b1, b2, b3, _, _, b6, b7] = self.0;
-        match product {
-            Product::Milan | Product::Genoa => [b0, b1, b6, b7],
-            Product::Turin => [b1, b2, b3, b7],
-        }
-    }
-
-    /// The FMC version, which only Turin and later have.
-    #[must_use]
-    pub fn fmc(self, product: Product) -> Option<u8> {
-        let [fmc, ..] = self.0;
-        (product == Product::Turin).then_some(fmc)
-    }
-}
-
 /// A parsed report, with the bytes it came from.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Report {
     raw: [u8; REPORT_LEN],
-    /// Version of the structure: 3, 4 or 5.
+    /// Version of the structure: 2 to 5.
     pub version: u32,
     /// GUEST_SVN from the ID block.
     pub guest_svn: u32,
@@ -76,14 +54,36 @@ pub struct Report {
     pub author_key_digest: [u8; 48],
     /// TCB that the signing key was derived from.
     pub reported_tcb: TcbVersion,
-    /// CPUID family, model and stepping.
-    pub cpuid: [u8; 3],
+    /// CPUID family, model and stepping; version 2 has none.
+    pub cpuid: Option<[u8; 3]>,
     /// Identifier of the chip.
     pub chip_id: [u8; 64],
     /// TCB that cannot be rolled back.
     pub committed_tcb: TcbVersion,
     /// TCB at launch.
     pub launch_tcb: TcbVersion,
+    /// Mitigations in force at launch and now, as bit vectors; from version 5 on.
+    pub mitigations: Option<[u64; 2]>,
+}
+
+/// Which key signed a report (SIGNING_KEY).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SigningKey {
+    /// Versioned chip endorsement key: of one chip.
+    Vcek,
+    /// Versioned loaded endorsement key: of one cloud provider.
+    Vlek,
+}
+
+impl SigningKey {
+    /// AMD's name for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vcek => "VCEK",
+            Self::Vlek => "VLEK",
+        }
+    }
 }
 
 impl std::fmt::Debug for Report {
@@ -110,8 +110,8 @@ impl Report {
         })?;
         let mut r = Reader::new(WHAT, &raw);
         let version = r.u32_le()?;
-        if !(3..=5).contains(&version) {
-            return Err(Error::malformed(WHAT, format!("version {version}; 3, 4 and 5 are supported")));
+        if !(2..=5).contains(&version) {
+            return Err(Error::malformed(WHAT, format!("version {version}; 2 to 5 are supported")));
         }
         let guest_svn = r.u32_le()?;
         let policy = r.u64_le()?;
@@ -148,7 +148,7 @@ impl Report {
                 skip(&mut r, 64)?;
                 TcbVersion(r.array()?)
             },
-            cpuid: r.array()?,
+            cpuid: cpuid(&mut r, version)?,
             chip_id: {
                 r.zeros(21, "reserved field at 0x18b")?;
                 r.array()?
@@ -158,28 +158,11 @@ impl Report {
                 firmware_builds(&mut r)?;
                 TcbVersion(r.array()?)
             },
+            mitigations: mitigations(&mut r, version)?,
         };
-        report.check_tail(r)?;
+        report.signing_key()?;
+        check_tail(r)?;
         Ok(report)
-    }
-
-    /// Mitigation vectors (version 5), reserved bytes, signature.
-    fn check_tail(&self, mut r: Reader<'_>) -> Result<(), Error> {
-        if self.version >= 5 {
-            skip(&mut r, 16)?;
-        } else {
-            r.zeros(16, "reserved field at 0x1f8")?;
-        }
-        r.zeros(152, "reserved field at 0x208")?;
-        for scalar in ["r", "s"] {
-            skip(&mut r, SCALAR_LEN)?;
-            r.zeros(
-                SCALAR_ROOM.saturating_sub(SCALAR_LEN),
-                &format!("the padding of the signature's {scalar}"),
-            )?;
-        }
-        r.zeros(368, "reserved field after the signature")?;
-        r.finish()
     }
 
     /// The bytes as they were received.
@@ -188,21 +171,50 @@ impl Report {
         &self.raw
     }
 
-    /// POLICY bit 19: the host may read the guest's memory.
+    /// Bit `n` of POLICY.
     #[must_use]
-    pub fn debug_allowed(&self) -> bool {
-        self.policy >> 19 & 1 == 1
+    pub fn policy_bit(&self, n: u32) -> u64 {
+        self.policy.checked_shr(n).unwrap_or(0) & 1
     }
 
-    /// The product, by CPUID family and model; `None` for a processor that this version does not know.
+    /// Bit `n` of PLATFORM_INFO.
+    #[must_use]
+    pub fn platform_bit(&self, n: u32) -> u64 {
+        self.platform_info.checked_shr(n).unwrap_or(0) & 1
+    }
+
+    /// MASK_CHIP_KEY: the report is not signed, or not by a key of the chip.
+    #[must_use]
+    pub fn chip_key_masked(&self) -> u64 {
+        u64::from(self.flags >> 1 & 1)
+    }
+
+    /// AUTHOR_KEY_EN: the digest of the author key is present.
+    #[must_use]
+    pub fn author_key_enabled(&self) -> u64 {
+        u64::from(self.flags & 1)
+    }
+
+    /// SIGNING_KEY.
+    ///
+    /// # Errors
+    /// `Malformed` for "none" and for numbers and reserved bits that are not specified.
+    pub fn signing_key(&self) -> Result<SigningKey, Error> {
+        match self.flags >> 2 {
+            0 => Ok(SigningKey::Vcek),
+            1 => Ok(SigningKey::Vlek),
+            7 => Err(Error::malformed(WHAT, "it is not signed (SIGNING_KEY 7)")),
+            _ => Err(Error::malformed(
+                WHAT,
+                format!("flags {:#x} at 0x48 have bits that are not specified", self.flags),
+            )),
+        }
+    }
+
+    /// The product, by CPUID family and model; `None` for version 2 and for a processor that this crate does not know.
     #[must_use]
     pub fn product(&self) -> Option<Product> {
-        match self.cpuid {
-            [0x19, 0x00..=0x0f, _] => Some(Product::Milan),
-            [0x19, 0x10..=0x1f | 0xa0..=0xaf, _] => Some(Product::Genoa),
-            [0x1a, 0x00..=0x1f, _] => Some(Product::Turin),
-            _ => None,
-        }
+        self.cpuid.and_then(Product::of_cpuid)
     }
 
     /// Whether `key` signed the bytes 0x000..0x2a0 as received.
@@ -223,6 +235,33 @@ impl Report {
 
 fn skip(r: &mut Reader<'_>, n: usize) -> Result<(), Error> {
     r.take(n).map(|_| ())
+}
+
+/// Reserved bytes and the room around the signature.
+fn check_tail(mut r: Reader<'_>) -> Result<(), Error> {
+    r.zeros(152, "reserved field at 0x208")?;
+    for scalar in ["r", "s"] {
+        skip(&mut r, SCALAR_LEN)?;
+        r.zeros(SCALAR_ROOM.saturating_sub(SCALAR_LEN), &format!("the padding of the signature's {scalar}"))?;
+    }
+    r.zeros(368, "reserved field after the signature")?;
+    r.finish()
+}
+
+fn cpuid(r: &mut Reader<'_>, version: u32) -> Result<Option<[u8; 3]>, Error> {
+    if version >= 3 {
+        return r.array().map(Some);
+    }
+    r.zeros(3, "reserved field at 0x188")?;
+    Ok(None)
+}
+
+fn mitigations(r: &mut Reader<'_>, version: u32) -> Result<Option<[u64; 2]>, Error> {
+    if version >= 5 {
+        return Ok(Some([r.u64_le()?, r.u64_le()?]));
+    }
+    r.zeros(16, "reserved field at 0x1f8")?;
+    Ok(None)
 }
 
 /// CURRENT and COMMITTED build, minor, major, each with a reserved byte.

@@ -1,11 +1,9 @@
 //! AttestResponse: what the enclave answers.
 
-use std::collections::BTreeMap;
-
 use super::MAX_RESPONSE_LEN;
 use crate::binding::MAX_TREE_SIZE;
 use crate::cbor::{self, Field, Fields, Value};
-use crate::{Digest, Error};
+use crate::{Digest, Endorsement, Error};
 
 /// A tree of 4096 leaves has paths of 12 nodes.
 const MAX_PATH: usize = 12;
@@ -26,8 +24,8 @@ pub struct AttestResponse {
     pub size: u64,
     /// Sibling hashes from the leaf to the root.
     pub path: Vec<Digest>,
-    /// Endorsements by the SHA-256 of their bytes, which was checked.
-    pub endorsements: BTreeMap<Digest, Vec<u8>>,
+    /// Endorsements. On the wire each is keyed by the SHA-256 of its encoding, which was checked.
+    pub endorsements: Vec<Endorsement>,
     /// The release manifest with its signatures and log proof.
     pub release: Option<Vec<u8>>,
 }
@@ -45,8 +43,10 @@ impl AttestResponse {
             (3, Value::Array(place)),
         ];
         if !self.endorsements.is_empty() {
-            let entries =
-                self.endorsements.iter().map(|(digest, item)| (cbor::bytes(&digest.0), cbor::bytes(item)));
+            let entries = self.endorsements.iter().map(|endorsement| {
+                let item = endorsement.encode();
+                (cbor::bytes(&Digest::of(&item).0), cbor::bytes(&item))
+            });
             fields.push((4, Value::Map(entries.collect())));
         }
         fields.extend(self.release.as_ref().map(|release| (5, cbor::bytes(release))));
@@ -85,8 +85,8 @@ fn place(field: Field) -> Result<(u64, u64, Vec<Digest>), Error> {
     Ok((index, size, path))
 }
 
-fn endorsements(field: Field) -> Result<BTreeMap<Digest, Vec<u8>>, Error> {
-    let mut out = BTreeMap::new();
+fn endorsements(field: Field) -> Result<Vec<Endorsement>, Error> {
+    let mut out = Vec::new();
     for (key, item) in field.entries(MAX_ENDORSEMENTS)? {
         let (digest, item) = (Digest(key.array()?), item.bytes()?);
         if Digest::of(&item) != digest {
@@ -95,7 +95,7 @@ fn endorsements(field: Field) -> Result<BTreeMap<Digest, Vec<u8>>, Error> {
                 "field 4: an endorsement whose digest is not its key",
             ));
         }
-        out.insert(digest, item);
+        out.push(Endorsement::decode(&item)?);
     }
     Ok(out)
 }

@@ -211,6 +211,7 @@ impl Certificate {
             SignatureScheme::RsaPssSha384 => [RSA_ENCRYPTION, RSASSA_PSS].contains(&spki.algorithm.oid),
             SignatureScheme::EcdsaP256Sha256Asn1 | SignatureScheme::EcdsaP256Sha256Fixed => is_on(SECP256R1),
             SignatureScheme::EcdsaP384Sha384Asn1 | SignatureScheme::EcdsaP384Sha384Fixed => is_on(SECP384R1),
+            SignatureScheme::Ed25519 => false,
         };
         fits.then(|| spki.subject_public_key.as_bytes()).flatten()
     }
