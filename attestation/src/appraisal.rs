@@ -50,23 +50,12 @@ impl RawEvidence {
         let request = AttestRequest::decode(&self.request)?;
         let response = AttestResponse::decode(&self.response)?;
         let statement = EpochStatement::decode(&response.statement)?;
-        let mut evidence = EvidenceSet::decode(&response.evidence)?;
-        let cpu = evidence
-            .0
-            .remove("cpu")
-            .ok_or_else(|| Error::malformed("evidence collection", "no evidence of a CPU"))?;
-        if !evidence.0.is_empty() || statement.gpu_evidence.is_some() {
-            return Err(Error::malformed(
-                "evidence collection",
-                "GPU evidence, which this version cannot appraise",
-            ));
-        }
         let leaf = leaf_hash(&leaf_data(&self.channel, &self.request));
         let expected_report_data = root_from_path(leaf, response.index, response.size, &response.path)
             .zip(u32::try_from(response.size).ok())
             .map(|(root, size)| report_data(request.mode, &response.statement, root, size));
         Ok(Evidence {
-            cpu: Cpu::parse(&cpu, &response.endorsements)?,
+            cpu: cpu_of(&response, &statement)?,
             channel: self.channel,
             request,
             statement,
@@ -141,6 +130,22 @@ impl AuthenticEvidence {
         }
         Ok(AttestationResult { report, statement: self.evidence.statement })
     }
+}
+
+/// The CPU's evidence in a response.
+fn cpu_of(response: &AttestResponse, statement: &EpochStatement) -> Result<Cpu, Error> {
+    let mut evidence = EvidenceSet::decode(&response.evidence)?;
+    let cpu = evidence
+        .0
+        .remove("cpu")
+        .ok_or_else(|| Error::malformed("evidence collection", "no evidence of a CPU"))?;
+    if !evidence.0.is_empty() || statement.gpu_evidence.is_some() {
+        return Err(Error::malformed(
+            "evidence collection",
+            "GPU evidence, which this version cannot appraise",
+        ));
+    }
+    Cpu::parse(&cpu, &response.endorsements)
 }
 
 /// Why [`RawEvidence::verify`] did not accept.

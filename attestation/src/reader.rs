@@ -38,6 +38,10 @@ impl<'a> Reader<'a> {
         self.array::<1>().map(|[byte]| byte)
     }
 
+    pub(crate) fn u16_le(&mut self) -> Result<u16, Error> {
+        self.array().map(u16::from_le_bytes)
+    }
+
     pub(crate) fn u16_be(&mut self) -> Result<u16, Error> {
         self.array().map(u16::from_be_bytes)
     }
@@ -60,6 +64,21 @@ impl<'a> Reader<'a> {
             return Err(Error::malformed(self.what, format!("{field} is not zero")));
         }
         Ok(())
+    }
+
+    /// Everything that is left.
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
+    /// Whether only padding is left: nothing, zero bytes, or 0xff bytes.
+    pub(crate) fn is_padding(&self) -> bool {
+        [0, 0xff].iter().any(|padding| self.rest.iter().all(|byte| byte == padding))
+    }
+
+    /// How many bytes are left.
+    pub(crate) fn len(&self) -> usize {
+        self.rest.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -87,6 +106,19 @@ mod tests {
         r.take(1).unwrap();
         r.zeros(2, "gap").unwrap();
         assert!(r.finish().unwrap_err().to_string().contains("1 bytes too many"));
+    }
+
+    #[test]
+    fn little_endian_and_the_rest() {
+        let mut r = Reader::new("test", &[1, 2, 3, 4]);
+        assert_eq!(r.u16_le().unwrap(), 0x0201);
+        assert_eq!(r.len(), 2);
+        assert!(!r.is_padding());
+        assert_eq!(r.rest(), [3, 4]);
+        assert!(r.is_empty() && r.is_padding());
+        r.finish().unwrap();
+        assert!(Reader::new("test", &[0, 0]).is_padding() && Reader::new("test", &[0xff, 0xff]).is_padding());
+        assert!(!Reader::new("test", &[0, 0xff]).is_padding());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::error::Error;
 use crate::session::AttestedSession;
-use crate::{Policy, clock};
+use crate::{Policy, clock, known};
 
 /// For name look-up and TCP.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ impl UnverifiedChannel {
     /// # Errors
     /// [`Error::Rejected`] with every factor, [`Error::Malformed`].
     pub async fn verify(self, policy: Policy) -> Result<AttestedSession, Error> {
-        match self.evidence.verify(&policy, clock::now()) {
+        match self.evidence.verify(&policy, clock::now(), known::signatures()) {
             Ok(result) => AttestedSession::start(self.endpoint, self.session, policy, result).await,
             Err(refusal) => {
                 self.session.close().await;

@@ -4,10 +4,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use cocoon_attestation::UnixTime;
 
+/// The time by which evidence is appraised.
+#[must_use]
 #[expect(
     clippy::disallowed_methods,
     reason = "a client judges freshness by its own clock, which it hands to the Verifier here"
 )]
-pub(crate) fn now() -> UnixTime {
+pub fn now() -> UnixTime {
     UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
 }

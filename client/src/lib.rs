@@ -24,11 +24,13 @@ mod channel;
 mod chat;
 mod clock;
 mod error;
+mod known;
 mod session;
 mod sse;
 
 pub use channel::UnverifiedChannel;
 pub use chat::{ChatEvent, ChatRequest, ChatStream, Usage};
+pub use clock::now;
 pub use cocoon_attestation::policy::Policy;
 pub use cocoon_attestation::result::{AttestationResult, Factor, Rejection, Report, Status};
 pub use error::Error;

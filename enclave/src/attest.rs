@@ -6,11 +6,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cocoon_attestation::Digest;
 use cocoon_attestation::binding::{
     MAX_TREE_SIZE, leaf_data, leaf_hash, merkle_path, merkle_root, report_data,
 };
 use cocoon_attestation::wire::{AttestRequest, AttestResponse, EvidenceSet, Mode};
+use cocoon_attestation::{Digest, Endorsement};
 use cocoon_channel::session::Session;
 use tokio::sync::{mpsc, oneshot};
 
@@ -74,7 +74,7 @@ struct Place {
 struct Batch {
     epoch: Arc<Epoch>,
     evidence: Vec<u8>,
-    endorsements: Vec<Vec<u8>>,
+    endorsements: Vec<Endorsement>,
     leaves: Vec<Digest>,
 }
 
@@ -116,14 +116,15 @@ impl Place {
     fn response(self, request: &AttestRequest) -> Result<Vec<u8>, AttestError> {
         let Self { batch, index } = self;
         let path = merkle_path(&batch.leaves, index).ok_or(AttestError::NoReport)?;
-        let endorsements = batch.endorsements.iter().map(|item| (Digest::of(item), item.clone()));
+        let is_missing = |item: &&Endorsement| !request.held.contains(&item.digest());
+        let endorsements = batch.endorsements.iter().filter(is_missing).cloned().collect();
         let response = AttestResponse {
             statement: batch.epoch.statement.clone(),
             evidence: batch.evidence.clone(),
             index: index as u64,
             size: batch.leaves.len() as u64,
             path,
-            endorsements: endorsements.filter(|(digest, _)| !request.held.contains(digest)).collect(),
+            endorsements,
             release: None,
         };
         Ok(response.encode())

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use cocoon_attestation::binding::{ChannelBinding, leaf_data, leaf_hash, report_data};
 use cocoon_attestation::policy::SimulatedPolicy;
-use cocoon_attestation::snp::{Certificate, Product, Root};
+use cocoon_attestation::snp::{Endorsements, Product, Root};
 use cocoon_attestation::wire::{
     AttestRequest, AttestResponse, EpochStatement, EvidenceItem, EvidenceSet, PrivacyFlags,
     SNP_REPORT_MEDIA_TYPE,
 };
-use cocoon_attestation::{Digest, Measurement, UnixTime};
+use cocoon_attestation::x509::Certificate;
+use cocoon_attestation::{Digest, Endorsement, EndorsementKind, Measurement, UnixTime};
 use der::asn1::{Any, BitString, ObjectIdentifier, OctetString, UtcTime};
 use der::pem::LineEnding;
 use der::{Decode, Encode};
@@ -21,6 +22,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PSS_SHA384, RsaKeyPair};
 use rsa::pkcs8::{EncodePrivateKey, EncodePublicKey};
 use x509_cert::certificate::{TbsCertificate, Version};
+use x509_cert::crl::{CertificateList, RevokedCert, TbsCertList};
 use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::BasicConstraints;
 use x509_cert::name::Name;
@@ -127,6 +129,53 @@ impl Chip {
     }
 }
 
+fn pss() -> AlgorithmIdentifierOwned {
+    let params = hex::decode(PSS_PARAMS).unwrap();
+    AlgorithmIdentifierOwned { oid: RSASSA_PSS, parameters: Some(Any::from_der(&params).unwrap()) }
+}
+
+fn time(seconds: u64) -> Time {
+    Time::UtcTime(UtcTime::from_unix_duration(Duration::from_secs(seconds)).unwrap())
+}
+
+/// A revocation list before it is signed.
+#[derive(Clone, Debug)]
+pub struct RevocationTemplate {
+    /// Distinguished name of the issuer.
+    pub issuer: &'static str,
+    /// Whose signature it gets.
+    pub signed_by: Authority,
+    /// thisUpdate.
+    pub this_update: u64,
+    /// nextUpdate.
+    pub next_update: Option<u64>,
+    /// Serial numbers, all revoked when the list was made.
+    pub revoked: Vec<u8>,
+}
+
+impl RevocationTemplate {
+    /// The list, DER.
+    pub fn issue(&self) -> Vec<u8> {
+        let revoked = self.revoked.iter().map(|serial| RevokedCert {
+            serial_number: SerialNumber::new(&[*serial]).unwrap(),
+            revocation_date: time(self.this_update),
+            crl_entry_extensions: None,
+        });
+        let tbs_cert_list = TbsCertList {
+            version: Version::V2,
+            signature: pss(),
+            issuer: Name::from_str(self.issuer).unwrap(),
+            this_update: time(self.this_update),
+            next_update: self.next_update.map(time),
+            revoked_certificates: (!self.revoked.is_empty()).then(|| revoked.collect()),
+            crl_extensions: None,
+        };
+        let signature = self.signed_by.sign(&tbs_cert_list.to_der().unwrap());
+        let signature = BitString::from_bytes(&signature).unwrap();
+        CertificateList { tbs_cert_list, signature_algorithm: pss(), signature }.to_der().unwrap()
+    }
+}
+
 /// What a certificate will say, and who will sign it.
 #[derive(Clone, Debug)]
 pub struct Template {
@@ -149,11 +198,7 @@ pub struct Template {
 impl Template {
     /// The certificate, DER.
     pub fn issue(&self) -> Vec<u8> {
-        let params = hex::decode(PSS_PARAMS).unwrap();
-        let parameters = Some(Any::from_der(&params).unwrap());
-        let algorithm = AlgorithmIdentifierOwned { oid: RSASSA_PSS, parameters };
-        let time =
-            |seconds| Time::UtcTime(UtcTime::from_unix_duration(Duration::from_secs(seconds)).unwrap());
+        let algorithm = pss();
         let extension = |(oid, content): &(String, Vec<u8>)| Extension {
             extn_id: ObjectIdentifier::new(oid).unwrap(),
             critical: oid == BASIC_CONSTRAINTS,
@@ -226,6 +271,14 @@ pub mod offset {
     pub const MEASUREMENT: usize = 0x90;
     /// REPORTED_TCB, u64.
     pub const REPORTED_TCB: usize = 0x180;
+    /// PLATFORM_INFO, u64.
+    pub const PLATFORM_INFO: usize = 0x40;
+    /// AUTHOR_KEY_EN, MASK_CHIP_KEY, SIGNING_KEY, u32.
+    pub const FLAGS: usize = 0x48;
+    /// COMMITTED_TCB, u64.
+    pub const COMMITTED_TCB: usize = 0x1e0;
+    /// LAUNCH_TCB, u64.
+    pub const LAUNCH_TCB: usize = 0x1f0;
     /// CPUID family, model, stepping.
     pub const CPUID: usize = 0x188;
     /// CHIP_ID, 64 bytes.
@@ -263,6 +316,8 @@ pub struct Processor {
     pub ask: Template,
     /// The certificate of the key that signs reports.
     pub vcek: Template,
+    /// Revocation list of the root.
+    pub crl: RevocationTemplate,
     /// What it says when asked.
     pub report: ReportTemplate,
 }
@@ -283,6 +338,9 @@ impl Processor {
         report.set(offset::CURRENT_TCB, &tcb);
         report.set(offset::MEASUREMENT, &MEASUREMENT.0);
         report.set(offset::REPORTED_TCB, &tcb);
+        report.set(offset::COMMITTED_TCB, &tcb);
+        report.set(offset::LAUNCH_TCB, &tcb);
+        report.set(offset::PLATFORM_INFO, &[0x24]);
         report.set(offset::CPUID, &cpuid);
         report.set(offset::CHIP_ID, &chip_id);
         let mut extensions: Vec<_> =
@@ -298,6 +356,13 @@ impl Processor {
             ark: certificate(ARK_NAME, ARK_NAME, Ark.spki(), Ark, authority.clone()),
             ask: certificate(ASK_NAME, ARK_NAME, Ask.spki(), Ark, authority),
             vcek: certificate(VCEK_NAME, ASK_NAME, Chip::Genuine.spki(), Ask, extensions),
+            crl: RevocationTemplate {
+                issuer: ARK_NAME,
+                signed_by: Ark,
+                this_update: now().0 - DAY,
+                next_update: Some(now().0 + DAY),
+                revoked: Vec::new(),
+            },
             report,
         }
     }
@@ -308,12 +373,25 @@ impl Processor {
         (forged.ark.spki, forged.ark.signed_by) = (Authority::OtherArk.spki(), Authority::OtherArk);
         (forged.ask.spki, forged.ask.signed_by) = (Authority::OtherAsk.spki(), Authority::OtherArk);
         forged.vcek.signed_by = Authority::OtherAsk;
+        forged.crl.signed_by = Authority::OtherArk;
         forged
     }
 
     /// Its root, as a policy names it.
     pub fn root(&self) -> Root {
         Root::InsecureSimulated(Box::new(Certificate::from_der(&self.ark.issue()).unwrap()))
+    }
+
+    /// What is stapled for it.
+    pub fn stapled(&self) -> Vec<Endorsement> {
+        let certificate = |bytes| Endorsement { kind: EndorsementKind::AmdCertificate, bytes };
+        let crl = Endorsement { kind: EndorsementKind::AmdCrl, bytes: self.crl.issue() };
+        vec![certificate(self.vcek.issue()), certificate(self.ask.issue()), crl]
+    }
+
+    /// The same for the Verifier.
+    pub fn endorsements(&self) -> Endorsements {
+        Endorsements::from_stapled(&self.stapled()).unwrap()
     }
 
     /// A policy that accepts it.
@@ -344,14 +422,13 @@ impl Processor {
         let mut report = self.report.clone();
         report.set(offset::REPORT_DATA, &report_data(mode, &statement, leaf, 1));
         let item = EvidenceItem { media_type: SNP_REPORT_MEDIA_TYPE.to_owned(), bytes: report.sign() };
-        let endorsements = [self.vcek.issue(), self.ask.issue()];
         AttestResponse {
             statement,
             evidence: EvidenceSet::cpu(item).encode(),
             index: 0,
             size: 1,
             path: Vec::new(),
-            endorsements: endorsements.into_iter().map(|item| (Digest::of(&item), item)).collect(),
+            endorsements: self.stapled(),
             release: None,
         }
     }
@@ -369,15 +446,15 @@ struct Shape {
 
 fn shape(product: Product) -> Shape {
     // Boot loader, TEE, SNP, microcode.
-    let mut spls = vec![(1, 9), (2, 1), (3, 23), (8, 200)];
-    let tcb = [9, 1, 0, 0, 0, 0, 23, 200];
+    let mut spls = vec![(1, 10), (2, 1), (3, 23), (8, 200)];
+    let tcb = [10, 1, 0, 0, 0, 0, 23, 200];
     match product {
         Product::Milan => Shape { cpuid: [0x19, 0x01, 1], tcb, spls, chip_id_len: 64 },
         Product::Genoa => Shape { cpuid: [0x19, 0x11, 1], tcb, spls, chip_id_len: 64 },
         Product::Turin => {
             // The FMC, which comes first in the report.
             spls.push((9, 5));
-            let tcb = [5, 9, 1, 23, 0, 0, 0, 200];
+            let tcb = [5, 10, 1, 23, 0, 0, 0, 200];
             Shape { cpuid: [0x1a, 0x02, 1], tcb, spls, chip_id_len: 8 }
         }
         other => panic!("the factory has no {other:?}"),

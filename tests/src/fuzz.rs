@@ -28,7 +28,7 @@ pub const TARGETS: [(&str, Target); 13] = [
         let _any = snp::Report::parse(bytes);
     }),
     ("certificate", |bytes| {
-        let _any = snp::Certificate::from_pem_or_der(bytes);
+        let _any = cocoon_attestation::x509::Certificate::from_pem_or_der(bytes);
     }),
     ("policy", |bytes| {
         let _any = std::str::from_utf8(bytes).map(Policy::from_toml);
@@ -70,5 +70,9 @@ fn verify(bytes: &[u8]) {
         RawEvidence { request: AttestRequest::new([0; 32]).encode(), response: bytes.to_vec(), channel };
     let policy =
         Policy::from_toml(include_str!("../../docs/examples/policy.toml")).expect("the example is a policy");
-    assert!(evidence.verify(&policy, UnixTime(1_800_000_000)).is_err());
+    assert!(
+        evidence
+            .verify(&policy, UnixTime(1_800_000_000), &cocoon_attestation::SignatureCache::new())
+            .is_err()
+    );
 }

@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 
 use crate::policy::Policy;
 use crate::result::{Claim, Factor};
-use crate::wire::{EvidenceItem, SNP_REPORT_MEDIA_TYPE};
-use crate::{Context, Endorsement, Error, snp};
+use crate::wire::{EpochStatement, EvidenceItem, SNP_REPORT_MEDIA_TYPE, TDX_QUOTE_MEDIA_TYPE};
+use crate::{Context, Endorsement, Error, snp, tdx};
 
 /// Parsed evidence of a processor with what was given to verify it.
 #[derive(Clone, Debug)]
 pub(super) enum Cpu {
     Snp { report: Box<snp::Report>, given: snp::Endorsements },
+    Tdx { quote: Box<tdx::Quote>, given: tdx::Endorsements },
 }
 
 /// The same after its signatures were looked at.
 #[derive(Clone, Debug)]
 pub(super) enum Who {
     Snp(snp::Authenticity),
+    Tdx(tdx::Authenticity),
 }
 
 const NO_SECTION: &str = "the policy has no section for this kind of evidence";
@@ -28,6 +30,10 @@ impl Cpu {
                 report: Box::new(snp::Report::parse(&item.bytes)?),
                 given: snp::Endorsements::from_stapled(endorsements)?,
             }),
+            TDX_QUOTE_MEDIA_TYPE => Ok(Self::Tdx {
+                quote: Box::new(tdx::Quote::parse(&item.bytes)?),
+                given: tdx::Endorsements::new(endorsements)?,
+            }),
             _ => Err(Error::malformed("evidence collection", "CPU evidence of a type that is not known")),
         }
     }
@@ -35,6 +41,7 @@ impl Cpu {
     pub(super) fn platform(&self) -> &'static str {
         match self {
             Self::Snp { .. } => "snp",
+            Self::Tdx { .. } => "tdx",
         }
     }
 
@@ -42,6 +49,7 @@ impl Cpu {
     pub(super) fn report_data(&self) -> &[u8; 64] {
         match self {
             Self::Snp { report, .. } => &report.report_data,
+            Self::Tdx { quote, .. } => &quote.body.report_data,
         }
     }
 
@@ -52,31 +60,50 @@ impl Cpu {
                 let root = policy.snp.as_ref().map_or(&snp::Root::Amd, |snp| &snp.root);
                 Who::Snp(snp::authenticate(report, given, root, ctx))
             }
+            Self::Tdx { quote, given } => {
+                Who::Tdx(tdx::authenticate(quote, given, &policy.anchors.intel, ctx))
+            }
         }
     }
 
     /// The rows of the policy, but for REPORT_DATA.
     pub(super) fn appraise(&self, who: &Who, policy: &Policy) -> Vec<Factor> {
-        match (self, who) {
+        let (rows, id) = match (self, who) {
             (Self::Snp { report, .. }, Who::Snp(who)) => {
-                let mut out = match (&policy.snp, policy.floors()) {
-                    (Some(rows), Ok(floors)) => snp::appraise(report, who, rows, floors),
-                    _ => vec![Factor::fail(
-                        "evidence.platform",
-                        "snp",
-                        "a platform that the policy has a section for",
-                        NO_SECTION,
-                    )],
-                };
-                out.extend(policy.platform.factors(&hex::encode(report.chip_id)));
-                out
+                let rows = policy.snp.as_ref().zip(Some(&policy.anchors.floors));
+                (
+                    rows.map(|(rows, floors)| snp::appraise(report, who, rows, floors)),
+                    hex::encode(report.chip_id),
+                )
             }
+            (Self::Tdx { quote, .. }, Who::Tdx(who)) => {
+                let rows = policy.tdx.as_ref();
+                (rows.map(|rows| tdx::appraise(quote, who, rows)), hex::encode(quote.pck.ppid))
+            }
+            (Self::Snp { .. }, Who::Tdx(_)) | (Self::Tdx { .. }, Who::Snp(_)) => (None, String::new()),
+        };
+        let no_section = || {
+            let want = "a platform that the policy has a section for";
+            vec![Factor::fail("evidence.platform", self.platform(), want, NO_SECTION)]
+        };
+        let mut out = rows.unwrap_or_else(no_section);
+        out.extend(policy.platform.factors(&id));
+        out
+    }
+
+    /// What the hardware measured after launch, against what the enclave states about itself.
+    pub(super) fn appraise_statement(&self, statement: &EpochStatement) -> Vec<Factor> {
+        match self {
+            Self::Snp { .. } => Vec::new(),
+            Self::Tdx { quote, .. } => vec![tdx::rtmr3_factor(quote, &statement.config, &statement.models)],
         }
     }
 
     pub(super) fn claims(&self, who: &Who) -> BTreeMap<&'static str, Claim> {
         match (self, who) {
             (Self::Snp { report, .. }, Who::Snp(who)) => snp::claims(report, who),
+            (Self::Tdx { quote, .. }, Who::Tdx(who)) => tdx::claims(quote, who),
+            (Self::Snp { .. }, Who::Tdx(_)) | (Self::Tdx { .. }, Who::Snp(_)) => BTreeMap::new(),
         }
     }
 }
@@ -85,18 +112,21 @@ impl Who {
     pub(super) fn factors(&self) -> &[Factor] {
         match self {
             Self::Snp(who) => &who.factors,
+            Self::Tdx(who) => &who.factors,
         }
     }
 
     pub(super) fn is_authentic(&self) -> bool {
         match self {
             Self::Snp(who) => who.is_authentic(),
+            Self::Tdx(who) => who.is_authentic(),
         }
     }
 
     pub(super) fn product(&self) -> &'static str {
         match self {
             Self::Snp(who) => who.product.map_or("unknown", snp::Product::name),
+            Self::Tdx(_) => "TDX",
         }
     }
 }

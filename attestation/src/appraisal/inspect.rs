@@ -4,7 +4,8 @@ use super::cpu::Cpu;
 use crate::crypto::constant_time_eq;
 use crate::policy::Policy;
 use crate::result::{Factor, Report, none_failed};
-use crate::{Context, Error, snp};
+use crate::wire::{AttestResponse, EpochStatement};
+use crate::{Context, Error, snp, tdx};
 
 /// Appraises an SNP report. `report_data`: what REPORT_DATA must be, if that is known.
 #[must_use]
@@ -20,6 +21,51 @@ pub fn snp(
         Err(error) => malformed("snp", &error),
     }
 }
+
+/// Appraises a TDX quote. `report_data`: what REPORTDATA must be, if that is known.
+#[must_use]
+pub fn tdx(
+    quote: &[u8],
+    given: tdx::Endorsements,
+    policy: &Policy,
+    report_data: Option<[u8; 64]>,
+    ctx: Context<'_>,
+) -> Report {
+    match tdx::Quote::parse(quote) {
+        Ok(quote) => cpu(&Cpu::Tdx { quote: Box::new(quote), given }, policy, report_data, ctx),
+        Err(error) => malformed("tdx", &error),
+    }
+}
+
+/// Appraises a saved AttestResponse. What ties it to a session is not in the file: those rows are unchecked.
+#[must_use]
+pub fn bundle(response: &[u8], policy: &Policy, ctx: Context<'_>) -> Report {
+    match parse_bundle(response) {
+        Ok((parsed, statement)) => {
+            let mut report = cpu(&parsed, policy, None, ctx);
+            report.factors.retain(|factor| factor.name != REPORT_DATA);
+            let why = "the session is not in the file";
+            report.factors.push(Factor::unchecked("channel.binding", hex::encode(parsed.report_data()), why));
+            report.factors.push(Factor::unchecked("channel.spki", statement.spki.to_string(), why));
+            report.factors.push(super::policy::window(&statement, ctx.now));
+            report.factors.extend(parsed.appraise_statement(&statement));
+            report.factors.extend(super::policy::statement(&statement, policy));
+            report.claims.extend(super::claims::of(&statement));
+            report.accepted = report.authentic && none_failed(&report.factors);
+            report
+        }
+        Err(error) => Report::malformed(&error),
+    }
+}
+
+fn parse_bundle(response: &[u8]) -> Result<(Cpu, EpochStatement), Error> {
+    let response = AttestResponse::decode(response)?;
+    let statement = EpochStatement::decode(&response.statement)?;
+    let cpu = super::cpu_of(&response, &statement)?;
+    Ok((cpu, statement))
+}
+
+const REPORT_DATA: &str = "evidence.report_data";
 
 fn cpu(cpu: &Cpu, policy: &Policy, report_data: Option<[u8; 64]>, ctx: Context<'_>) -> Report {
     let who = cpu.authenticate(policy, ctx);
@@ -38,14 +84,13 @@ fn cpu(cpu: &Cpu, policy: &Policy, report_data: Option<[u8; 64]>, ctx: Context<'
 }
 
 fn expected_report_data(cpu: &Cpu, expected: Option<[u8; 64]>) -> Factor {
-    const NAME: &str = "evidence.report_data";
     let got = hex::encode(cpu.report_data());
     match expected {
-        None => Factor::unchecked(NAME, got, "no expected value was given"),
+        None => Factor::unchecked(REPORT_DATA, got, "no expected value was given"),
         Some(expected) => {
             let same = constant_time_eq(&expected, cpu.report_data());
             let help = "the evidence was made for something else";
-            Factor::of(NAME, same, got, hex::encode(expected), help)
+            Factor::of(REPORT_DATA, same, got, hex::encode(expected), help)
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::UnixTime;
 use crate::crypto::constant_time_eq;
 use crate::policy::{Flag, NamedGroup, Policy};
 use crate::result::Factor;
+use crate::wire::EpochStatement;
 
 /// Clocks of client and enclave may differ by this much.
 const CLOCK_SKEW_SECONDS: u64 = 300;
@@ -13,7 +14,8 @@ const CLOCK_SKEW_SECONDS: u64 = 300;
 pub(super) fn factors(evidence: &Evidence, who: &Who, policy: &Policy, now: UnixTime) -> Vec<Factor> {
     let mut out = session(evidence, policy, now);
     out.extend(evidence.cpu.appraise(who, policy));
-    out.extend(statement(evidence, policy));
+    out.extend(evidence.cpu.appraise_statement(&evidence.statement));
+    out.extend(statement(&evidence.statement, policy));
     out
 }
 
@@ -31,11 +33,7 @@ fn session(evidence: &Evidence, policy: &Policy, now: UnixTime) -> Vec<Factor> {
     let group = NamedGroup(channel.named_group);
     let help = "a key exchange that the policy does not accept was negotiated";
     out.push(policy.channel.named_group.factor("channel.named_group", &group, help));
-    let from = statement.not_before.0.saturating_sub(CLOCK_SKEW_SECONDS);
-    let until = statement.not_after.0.saturating_add(CLOCK_SKEW_SECONDS);
-    let window = format!("{} to {}", statement.not_before, statement.not_after);
-    let (want, help) = (format!("to contain {now}"), "an old statement, or one of the clocks is wrong");
-    out.push(Factor::of("epoch.window", (from..=until).contains(&now.0), window, want, help));
+    out.push(window(statement, now));
     if let Some(want) = evidence.request.node_id {
         let same = want == statement.node_id;
         let help = "another node answered than the one that was asked for";
@@ -44,8 +42,18 @@ fn session(evidence: &Evidence, policy: &Policy, now: UnixTime) -> Vec<Factor> {
     out
 }
 
-fn statement(evidence: &Evidence, policy: &Policy) -> Vec<Factor> {
-    let (s, claims, privacy) = (&evidence.statement, &policy.claims, &policy.privacy);
+/// Whether S is of now.
+pub(super) fn window(statement: &EpochStatement, now: UnixTime) -> Factor {
+    let from = statement.not_before.0.saturating_sub(CLOCK_SKEW_SECONDS);
+    let until = statement.not_after.0.saturating_add(CLOCK_SKEW_SECONDS);
+    let window = format!("{} to {}", statement.not_before, statement.not_after);
+    let (want, help) = (format!("to contain {now}"), "an old statement, or one of the clocks is wrong");
+    Factor::of("epoch.window", (from..=until).contains(&now.0), window, want, help)
+}
+
+/// What S states.
+pub(super) fn statement(s: &EpochStatement, policy: &Policy) -> Vec<Factor> {
+    let (claims, privacy) = (&policy.claims, &policy.privacy);
     let (logged, shared) = (Flag(s.privacy.content_logged), Flag(s.privacy.shared_prefix_cache));
     let less = "the enclave promises less privacy";
     let mut out: Vec<Factor> = s

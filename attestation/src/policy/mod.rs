@@ -4,9 +4,11 @@
 
 mod check;
 mod demand;
+mod explain;
 mod floors;
 mod platform;
 mod snp;
+mod tdx;
 mod template;
 
 pub use check::{Check, Criterion};
@@ -14,33 +16,56 @@ pub use demand::Demand;
 pub use floors::{TcbDemand, TcbFloors};
 pub use platform::PlatformPolicy;
 pub use snp::{SnpGuestPolicy, SnpPlatform, SnpPolicy};
-pub use template::{SimulatedPolicy, init, strict};
+#[cfg(test)]
+pub(crate) use tdx::SECTION as STRICT_TDX;
+pub use tdx::{TdxAttributes, TdxPlatform, TdxPolicy, Xfam};
+pub use template::{SimulatedPolicy, init, init_simulated, strict};
 
 use serde::Deserialize;
 
+use crate::x509::Certificate;
 use crate::{Digest, Error};
 
 /// A policy with every measurement of a large fleet stays far below this.
 const MAX_LEN: usize = 256 * 1024;
 
 /// A whole policy. Unknown keys are refused, missing ones too; a kind of evidence without a section is not accepted.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    version: u64,
     /// The TLS session.
     pub channel: ChannelPolicy,
     /// AMD SEV-SNP evidence.
     pub snp: Option<SnpPolicy>,
+    /// Intel TDX evidence.
+    pub tdx: Option<TdxPolicy>,
     /// Which machine.
     pub platform: PlatformPolicy,
     /// What the enclave states about itself in S.
     pub claims: ClaimsPolicy,
     /// What the enclave promises about content.
     pub privacy: PrivacyPolicy,
-    /// Lowest firmware versions.
-    #[serde(skip)]
-    floors: Option<TcbFloors>,
+    /// What is trusted beside the text.
+    pub(crate) anchors: Anchors,
+}
+
+/// What a policy does not write down: the vendors' roots that are built in, and the lowest firmware versions.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Anchors {
+    pub(crate) intel: Certificate,
+    pub(crate) floors: TcbFloors,
+}
+
+/// The text of a policy.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sections {
+    version: u64,
+    channel: ChannelPolicy,
+    snp: Option<SnpPolicy>,
+    tdx: Option<TdxPolicy>,
+    platform: PlatformPolicy,
+    claims: ClaimsPolicy,
+    privacy: PrivacyPolicy,
 }
 
 /// Demands on the TLS session.
@@ -89,7 +114,7 @@ impl Policy {
                 text.len()
             )));
         }
-        let mut policy: Self = toml::from_str(text).map_err(|e| {
+        let sections: Sections = toml::from_str(text).map_err(|e| {
             let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count();
             let key =
@@ -97,14 +122,16 @@ impl Policy {
             let what = e.message().replace('\n', ", ");
             Error::misuse(format!("policy, line {} ({key}): {what}", line.saturating_add(1)))
         })?;
-        if policy.version != 1 {
-            return Err(Error::misuse(format!("policy: version {} is unknown, expected 1", policy.version)));
+        let Sections { version, channel, snp, tdx, platform, claims, privacy } = sections;
+        if version != 1 {
+            return Err(Error::misuse(format!("policy: version {version} is unknown, expected 1")));
         }
-        if policy.snp.is_none() {
-            return Err(Error::misuse("policy: no section [snp], so no evidence would be accepted"));
+        if snp.is_none() && tdx.is_none() {
+            let why = "policy: neither a section [snp] nor [tdx], so no evidence would be accepted";
+            return Err(Error::misuse(why));
         }
-        policy.floors = Some(TcbFloors::built_in()?);
-        Ok(policy)
+        let anchors = Anchors { intel: crate::tdx::intel_root()?, floors: TcbFloors::built_in()? };
+        Ok(Self { channel, snp, tdx, platform, claims, privacy, anchors })
     }
 
     /// The policy that `inspect` applies when none is given: strict, with what only a release can say left unchecked.
@@ -118,13 +145,8 @@ impl Policy {
     /// Replaces the built-in TCB floors.
     #[must_use]
     pub fn with_floors(mut self, floors: TcbFloors) -> Self {
-        self.floors = Some(floors);
+        self.anchors.floors = floors;
         self
-    }
-
-    /// The TCB floors that count.
-    pub(crate) fn floors(&self) -> Result<&TcbFloors, Error> {
-        self.floors.as_ref().ok_or_else(|| Error::misuse("a policy without TCB floors"))
     }
 }
 
@@ -213,8 +235,8 @@ mod tests {
         let measurement = text.lines().find(|line| line.starts_with("measurement")).unwrap();
         assert!(refused(measurement, "measurement = { exactly = \"00\" }").contains("hex digits"));
         let snp = text.find("[snp]").unwrap();
-        let without = format!("{}{}", &text[..snp], &text[text.find("[platform]").unwrap()..]);
-        assert!(Policy::from_toml(&without).unwrap_err().to_string().contains("no section"));
+        let without = format!("{}{}", &text[..snp], &text[text.find("\n[platform]").unwrap()..]);
+        assert!(Policy::from_toml(&without).unwrap_err().to_string().contains("neither a section"));
         assert!(Policy::from_toml(&" ".repeat(MAX_LEN + 1)).unwrap_err().to_string().contains("at most"));
     }
 }

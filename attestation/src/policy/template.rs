@@ -1,6 +1,6 @@
 //! Policies as text, with comments: the strict one, one to fill in, and one for a simulated enclave.
 
-use super::{platform, snp};
+use super::{platform, snp, tdx};
 use crate::{Digest, Measurement};
 
 const CHANNEL: &str = r#"[channel]
@@ -27,6 +27,7 @@ shared_prefix_cache = { exactly = 0 }
 pub fn strict() -> String {
     let stated = "{ unchecked = \"only a policy for a release can say what it must be\" }";
     fill(
+        &[snp::SECTION, tdx::SECTION],
         "# The strict policy for evidence of any release.",
         &[
             ("root", "\"amd\""),
@@ -50,7 +51,12 @@ pub fn init() -> String {
     let (digest, measurement) = ("0".repeat(64), "0".repeat(96));
     let (digest, measurement) =
         (format!("{{ any_of = [\"{digest}\"] }}"), format!("{{ any_of = [\"{measurement}\"] }}"));
+    let measured = ["mr_td", "rtmr0", "rtmr1", "rtmr2"].iter().fold(tdx::SECTION.to_owned(), |text, row| {
+        let stated = format!("\n{row} = {{ unchecked = \"no reference value is given\" }}");
+        text.replace(&stated, &format!("\n{row} = {measurement}"))
+    });
     fill(
+        &[snp::SECTION, &measured],
         "# A strict policy. As it is, it accepts no enclave: put the values of the release and of the models that you\n\
          # want instead of the zeros. Every field must be there and is one of\n\
          #   { exactly = v }   { any_of = [v, ..] }   { at_least = n }   { unchecked = \"why\" }\n\
@@ -71,10 +77,45 @@ pub fn init() -> String {
     )
 }
 
-fn fill(head: &str, values: &[(&str, &str)]) -> String {
-    let sections = [head, "version = 1\n", CHANNEL, snp::SECTION, platform::SECTION, STATEMENTS];
+fn fill(platforms: &[&str], head: &str, values: &[(&str, &str)]) -> String {
+    let sections = [&[head, "version = 1\n", CHANNEL], platforms, &[platform::SECTION, STATEMENTS]].concat();
     let text = sections.join("\n");
     values.iter().fold(text, |text, (name, value)| text.replace(&format!("{{{name}}}"), value))
+}
+
+/// Accepts every enclave on the simulated platform whose root is `root_pem`, whatever it runs: for development.
+#[must_use]
+pub fn init_simulated(root_pem: &str) -> String {
+    let development = "{ unchecked = \"any enclave of this developer's simulated platform\" }";
+    simulated(
+        root_pem,
+        "any",
+        &[
+            ("measurement", development),
+            ("model", development),
+            ("config", development),
+            ("release", development),
+            ("gpu_mode", development),
+        ],
+    )
+}
+
+fn simulated(root_pem: &str, which: &str, values: &[(&str, &str)]) -> String {
+    let unchecked = "{ unchecked = \"a simulated processor\" }";
+    let head = format!(
+        "# Accepts {which} SIMULATED enclave. There is no protection by hardware: whoever holds the\n\
+         # simulated root's key, which lies on the developer's disk, can read everything. For development only."
+    );
+    let root = format!("{{ insecure_simulated = \"\"\"\n{}\n\"\"\" }}", root_pem.trim());
+    let common = [
+        ("root", root.as_str()),
+        ("product", unchecked),
+        ("tcb", unchecked),
+        ("host_data", unchecked),
+        ("platform_id", unchecked),
+        ("tier", "{ exactly = \"owner\" }"),
+    ];
+    fill(&[snp::SECTION], &head, &[&common[..], values].concat())
 }
 
 /// What a policy that accepts exactly one simulated enclave names.
@@ -95,18 +136,11 @@ impl SimulatedPolicy<'_> {
     #[must_use]
     pub fn to_toml(&self) -> String {
         let models = self.models.iter().map(|digest| format!("\"{digest}\"")).collect::<Vec<_>>().join(", ");
-        let simulated = "{ unchecked = \"a simulated processor\" }";
-        fill(
-            "# Accepts exactly one SIMULATED enclave. There is no protection by hardware: whoever holds the\n\
-             # simulated root's key, which lies on the developer's disk, can read everything. For development only.",
+        simulated(
+            self.root_pem,
+            "exactly one",
             &[
-                ("root", &format!("{{ insecure_simulated = \"\"\"\n{}\n\"\"\" }}", self.root_pem.trim())),
-                ("product", simulated),
-                ("tcb", simulated),
                 ("measurement", &format!("{{ exactly = \"{}\" }}", self.measurement)),
-                ("host_data", simulated),
-                ("platform_id", simulated),
-                ("tier", "{ exactly = \"owner\" }"),
                 ("model", &format!("{{ any_of = [{models}] }}")),
                 ("config", &format!("{{ exactly = \"{}\" }}", self.config)),
                 ("release", "{ unchecked = \"a simulated enclave is not released\" }"),

@@ -78,15 +78,15 @@ impl Endorsements {
 
 /// The certificates for one report.
 #[derive(Clone, Debug)]
-pub struct Chain<'a> {
+pub(super) struct Chain<'a> {
     /// VCEK or VLEK: signs reports.
-    pub key: &'a Certificate,
+    pub(super) key: &'a Certificate,
     /// ASK or ASVK: signs the former.
     intermediate: &'a Certificate,
     /// ARK: signs the latter. From [`Root`], never from the peer.
     ark: &'a Certificate,
     /// The product by the chain; with a simulated root, by the report.
-    pub product: Product,
+    pub(super) product: Product,
     given: &'a Endorsements,
     simulated: bool,
 }
@@ -133,14 +133,12 @@ impl<'a> Chain<'a> {
     }
 
     /// Kind of the key, by what AMD puts into its certificate.
-    #[must_use]
-    pub fn kind(&self) -> SigningKey {
+    pub(super) fn kind(&self) -> SigningKey {
         if self.key.extension(CSP_ID).is_some() { SigningKey::Vlek } else { SigningKey::Vcek }
     }
 
     /// The cloud provider that a VLEK belongs to.
-    #[must_use]
-    pub fn csp_id(&self) -> Option<String> {
+    pub(super) fn csp_id(&self) -> Option<String> {
         self.key.extension(CSP_ID).map(text)
     }
 
@@ -155,7 +153,7 @@ impl<'a> Chain<'a> {
                     "{name} is given twice: one of the certificates is not what it was meant to be"
                 ));
             }
-            if certificate.is_self_issued() && certificate != self.ark {
+            if certificate.is_self_issued() && !certificate.is_same_authority(self.ark) {
                 faults.push(format!(
                     "the root that was given, {name}, is not the pinned {}",
                     self.ark.subject_cn()

@@ -12,7 +12,7 @@ mod tcb;
 
 pub use appraise::appraise;
 pub use authenticate::{Authenticity, authenticate};
-pub use chain::{Chain, Endorsements, Root};
+pub use chain::{Endorsements, Root};
 pub use claims::claims;
 pub use product::Product;
 pub use report::{REPORT_LEN, Report, SigningKey};

@@ -9,6 +9,9 @@ use crate::cbor::{self, Value};
 /// Media type of an AMD SEV-SNP ATTESTATION_REPORT, 1184 bytes (AMD 56860, table 23).
 pub const SNP_REPORT_MEDIA_TYPE: &str = "application/vnd.cocoon.snp-report";
 
+/// Media type of an Intel TDX quote (Intel DCAP, quote versions 4 and 5).
+pub const TDX_QUOTE_MEDIA_TYPE: &str = "application/vnd.cocoon.tdx-quote";
+
 /// `ind` of a CMW record: bit 2 says "evidence".
 const IND_EVIDENCE: u64 = 1 << 2;
 

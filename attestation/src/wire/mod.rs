@@ -12,7 +12,7 @@ pub use client_hello::{
     ClientHelloFault, MAX_CLIENT_HELLO_LEN, TLS_RECORD_HEADER_LEN, check_client_hello, client_hello_len,
 };
 pub use epoch::{EpochStatement, MAX_EPOCH_SECONDS, PrivacyFlags};
-pub use evidence::{EvidenceItem, EvidenceSet, SNP_REPORT_MEDIA_TYPE};
+pub use evidence::{EvidenceItem, EvidenceSet, SNP_REPORT_MEDIA_TYPE, TDX_QUOTE_MEDIA_TYPE};
 pub use frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind, MAX_REQUEST_LEN, MAX_RESPONSE_LEN, encode_frame};
 pub use model::{ModelFile, ModelManifest, config_digest};
 pub use request::{AttestRequest, Mode};

@@ -65,11 +65,19 @@ impl Certificate {
     /// # Errors
     /// `Malformed`: as [`Certificate::from_der`], more than `max`, none, or something else between them.
     pub fn list_from_pem_or_der(bytes: &[u8], max: usize) -> Result<Vec<Self>, Error> {
-        const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-        const END: &str = "-----END CERTIFICATE-----";
         if !bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
             return Ok(vec![Self::from_der(bytes)?]);
         }
+        Self::ders_of_pem(bytes, max)?.iter().map(|der| Self::from_der(der)).collect()
+    }
+
+    /// The DER of each certificate of such a PEM document, not parsed: for chains of which not all is looked into.
+    ///
+    /// # Errors
+    /// `Malformed`: more than `max`, none, not PEM, or something else between them.
+    pub(crate) fn ders_of_pem(bytes: &[u8], max: usize) -> Result<Vec<Vec<u8>>, Error> {
+        const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+        const END: &str = "-----END CERTIFICATE-----";
         let not_pem = || Error::malformed(WHAT, "not a PEM document of certificates only");
         let text = std::str::from_utf8(bytes).map_err(|_quotes_input| not_pem())?;
         let mut rest = text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\0');
@@ -81,16 +89,23 @@ impl Certificate {
             let end = rest.starts_with(BEGIN).then(|| rest.find(END)).flatten().ok_or_else(not_pem)?;
             let (one, after) = rest.split_at_checked(end.saturating_add(END.len())).ok_or_else(not_pem)?;
             let (_, der) = der::pem::decode_vec(one.as_bytes()).map_err(|_quotes_input| not_pem())?;
-            out.push(Self::from_der(&der)?);
+            out.push(der);
             rest = after.trim_ascii_start();
         }
-        Ok(out)
+        if out.is_empty() { Err(not_pem()) } else { Ok(out) }
     }
 
     /// The bytes as received.
     #[must_use]
     pub fn der(&self) -> &[u8] {
         &self.der
+    }
+
+    /// The same as PEM.
+    #[must_use]
+    pub fn to_pem(&self) -> String {
+        // Fails only for lengths that overflow, of which a certificate has none.
+        der::pem::encode_string("CERTIFICATE", der::pem::LineEnding::LF, &self.der).unwrap_or_default()
     }
 
     /// The subject's distinguished name, for messages.
@@ -140,6 +155,12 @@ impl Certificate {
     #[must_use]
     pub fn names_issuer(&self, issuer: &Self) -> bool {
         self.parsed.tbs_certificate.issuer == issuer.parsed.tbs_certificate.subject
+    }
+
+    /// Whether name and key are the same: the same authority, perhaps with another certificate.
+    pub(crate) fn is_same_authority(&self, other: &Self) -> bool {
+        let (own, other) = (&self.parsed.tbs_certificate, &other.parsed.tbs_certificate);
+        own.subject == other.subject && own.subject_public_key_info == other.subject_public_key_info
     }
 
     /// Whether `name` is this certificate's subject.

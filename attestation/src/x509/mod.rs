@@ -11,7 +11,7 @@ pub use path::CertificatePath;
 pub use revocation::RevocationList;
 
 use der::asn1::{BitStringRef, ObjectIdentifier};
-use der::{Decode, Reader as _, SliceReader};
+use der::{Decode, Reader as _, SliceReader, Tag};
 use x509_cert::spki::AlgorithmIdentifierRef;
 
 use crate::crypto::{SignatureCache, SignatureScheme};
@@ -36,7 +36,9 @@ impl Signed {
         let parts = reader.sequence(|r| {
             let content = r.tlv_bytes()?.to_vec();
             let algorithm = AlgorithmIdentifierRef::decode(r)?.oid;
-            let signature = BitStringRef::decode(r)?.raw_bytes().to_vec();
+            // Signatures are whole bytes: with unused bits allowed there would be several forms of one certificate.
+            let bits = BitStringRef::decode(r)?;
+            let signature = bits.as_bytes().ok_or_else(|| Tag::BitString.value_error())?.to_vec();
             Ok(Self { content, algorithm, signature })
         })?;
         reader.finish(parts)

@@ -1,7 +1,9 @@
 //! Commands, exit codes, and what a person reads.
 
 mod chat;
+mod inspect;
 mod output;
+mod policy;
 mod table;
 mod verify;
 
@@ -36,6 +38,12 @@ enum Command {
     Chat(chat::ChatArgs),
     /// Verify the enclave and show every factor; no prompt is sent
     Verify(verify::VerifyArgs),
+    /// Appraise evidence from files, offline
+    #[command(subcommand)]
+    Inspect(inspect::InspectCommand),
+    /// Write and explain policies
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
 }
 
 /// Where the enclave is, and what is accepted there.
@@ -65,21 +73,29 @@ impl Target {
             Some(path) => path.clone(),
             None => default_policy()?,
         };
-        let text = std::fs::read_to_string(&path).with_context(|| {
-            format!("cannot read the policy {}; say which with --policy FILE", path.display())
-        })?;
-        Policy::from_toml(&text).with_context(|| path.display().to_string())
+        read_policy(&path)
     }
+}
+
+fn read_policy(path: &Path) -> anyhow::Result<Policy> {
+    let text = std::fs::read_to_string(path).with_context(|| {
+        format!("cannot read the policy {}; say which with --policy FILE", path.display())
+    })?;
+    Policy::from_toml(&text).with_context(|| path.display().to_string())
 }
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "where a user's configuration lies is said by the environment (XDG base directories)"
+    reason = "where a user's configuration and state lie is said by the environment (XDG base directories)"
 )]
-fn default_policy() -> anyhow::Result<PathBuf> {
+fn user_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let config = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")));
-    Ok(config.context("no home directory: say --policy FILE")?.join(Path::new("cocoon/policy.toml")))
+    absolute(variable).or_else(|| Some(absolute("HOME")?.join(below_home)))
+}
+
+fn default_policy() -> anyhow::Result<PathBuf> {
+    let config = user_dir("XDG_CONFIG_HOME", ".config").context("no home directory: say --policy FILE")?;
+    Ok(config.join("cocoon/policy.toml"))
 }
 
 pub(crate) fn run() -> ExitCode {
@@ -105,5 +121,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Chat(args) => chat::run(args).await,
         Command::Verify(args) => verify::run(args).await,
+        Command::Inspect(command) => inspect::run(command),
+        Command::Policy(command) => policy::run(command),
     }
 }

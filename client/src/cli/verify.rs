@@ -46,7 +46,7 @@ fn save(path: &Path, response: &[u8]) -> anyhow::Result<()> {
     std::fs::write(path, response).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn show(report: &Report, json: bool) -> anyhow::Result<()> {
+pub(super) fn show(report: &Report, json: bool) -> anyhow::Result<()> {
     if json {
         output::line(&serde_json::to_string_pretty(report).context("cannot write JSON")?);
         return Ok(());

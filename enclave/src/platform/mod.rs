@@ -14,6 +14,7 @@ mod start;
 pub use detect::{DetectError, Tee, detect};
 pub use start::{Started, start};
 
+use cocoon_attestation::Endorsement;
 use cocoon_attestation::wire::EvidenceItem;
 
 use crate::attest::ReportData;
@@ -23,8 +24,8 @@ use crate::attest::ReportData;
 pub struct PlatformEvidence {
     /// The vendor's report.
     pub item: EvidenceItem,
-    /// Certificates, DER, for clients that do not have them.
-    pub endorsements: Vec<Vec<u8>>,
+    /// What it is verified with, for clients that do not have it.
+    pub endorsements: Vec<Endorsement>,
 }
 
 /// The hardware did not give a report. Says nothing about what was asked.

@@ -10,7 +10,7 @@ use cocoon_attestation::snp::Product;
 use cocoon_attestation::wire::{
     ALPN, AttestRequest, AttestResponse, EPOCH_HEADER, FrameKind, REATTEST_PATH, STATUS_PATH, encode_frame,
 };
-use cocoon_attestation::{Digest, UnixTime};
+use cocoon_attestation::{Digest, Endorsement, UnixTime};
 use cocoon_channel::frames::{read_frame, write_frame};
 use cocoon_channel::hybrid;
 use cocoon_channel::identity::Identity;
@@ -319,7 +319,7 @@ async fn an_enclave_that_changed_ends_the_session() {
     let refused = refused_again(|_, session, request| {
         (StatusCode::OK, genuine(&Processor::of_another_hierarchy(Product::Genoa), session, request))
     });
-    assert_eq!(failed(&refused.await), ["snp.chain"]);
+    assert_eq!(failed(&refused.await), ["snp.chain", "snp.crl"]);
     let refused = refused_again(|hardware, session, request| {
         let binding = session.binding(request).unwrap();
         let response = hardware.respond(&binding, request, |s| {
@@ -367,7 +367,7 @@ async fn bytes_after_the_frame_are_not_read_as_evidence() {
     // Either the connection is refused at once or with the first request.
     if let Ok(session) = channel.verify(policy).await {
         let broken = session.model_status().await.unwrap_err();
-        assert!(matches!(broken, Error::Unreachable { .. }), "{broken}");
+        assert!(matches!(broken, Error::Unreachable { .. } | Error::Ended(_)), "{broken}");
     }
 }
 
@@ -378,7 +378,7 @@ async fn evidence_is_of_one_request_and_one_session() {
     let verify = |change: &dyn Fn(&mut RawEvidence)| {
         let mut changed = evidence.clone();
         change(&mut changed);
-        match changed.verify(&enclave.policy(), now()) {
+        match changed.verify(&enclave.policy(), now(), &cocoon_attestation::SignatureCache::new()) {
             Ok(_) => Vec::new(),
             Err(Refusal::Rejected(rejection)) => {
                 assert!(rejection.report.authentic);
@@ -412,12 +412,17 @@ async fn the_node_that_was_asked_for_must_answer() {
     let enclave = InProcess::start(None).await;
     let wanted = |node_id| AttestRequest { node_id: Some(Digest(node_id)), ..AttestRequest::new([7; 32]) };
     let genuine = evidence(&enclave, &wanted(enclave.node.node_id().0)).await;
-    let result = genuine.clone().verify(&enclave.policy(), now()).unwrap();
+    let result =
+        genuine.clone().verify(&enclave.policy(), now(), &cocoon_attestation::SignatureCache::new()).unwrap();
     let factor = result.report().factors.iter().find(|factor| factor.name == "epoch.node_id").unwrap();
     assert_eq!(factor.status, Status::Pass);
     // Another node is wanted than the one that answered.
     let forged = RawEvidence { request: wanted([1; 32]).encode(), ..genuine };
-    let Err(Refusal::Rejected(refused)) = forged.verify(&enclave.policy(), now()) else { panic!("accepted") };
+    let Err(Refusal::Rejected(refused)) =
+        forged.verify(&enclave.policy(), now(), &cocoon_attestation::SignatureCache::new())
+    else {
+        panic!("accepted")
+    };
     let failed: Vec<_> = refused.report.failures().map(|factor| factor.name).collect();
     assert_eq!(failed, ["channel.binding", "epoch.node_id"]);
     // A node that answers although it is not meant; genuine hardware, bound to this session and this request.
@@ -427,7 +432,11 @@ async fn the_node_that_was_asked_for_must_answer() {
     let processor = Processor::of(Product::Genoa);
     let response = processor.respond(&channel, &request, |s| s.node_id = Digest([2; 32])).encode();
     let policy = Policy::from_toml(&processor.policy()).unwrap();
-    let verified = RawEvidence { request, response, channel }.verify(&policy, now());
+    let verified = RawEvidence { request, response, channel }.verify(
+        &policy,
+        now(),
+        &cocoon_attestation::SignatureCache::new(),
+    );
     let Err(Refusal::Rejected(refused)) = verified else { panic!("accepted") };
     let failed: Vec<_> = refused.report.failures().map(|factor| factor.name).collect();
     assert_eq!(failed, ["epoch.node_id"]);
@@ -439,24 +448,27 @@ async fn endorsements_that_the_client_holds_are_not_sent() {
     let all = AttestResponse::decode(&evidence(&enclave, &AttestRequest::new([7; 32])).await.response)
         .unwrap()
         .endorsements;
-    assert_eq!(all.len(), 2, "VCEK and ASK");
+    assert_eq!(all.len(), 3, "VCEK, ASK and revocation list");
     let holding = |held: Vec<Digest>| AttestRequest { held, ..AttestRequest::new([8; 32]) };
-    for digest in all.keys() {
-        let got = evidence(&enclave, &holding(vec![*digest])).await;
+    for digest in all.iter().map(Endorsement::digest) {
+        let got = evidence(&enclave, &holding(vec![digest])).await;
         let sent = AttestResponse::decode(&got.response).unwrap().endorsements;
-        assert_eq!(sent.len(), 1);
-        assert!(!sent.contains_key(digest));
+        assert_eq!(sent.len(), 2);
+        assert!(sent.iter().all(|item| item.digest() != digest));
     }
-    let bare = evidence(&enclave, &holding(all.keys().copied().collect())).await;
+    let bare = evidence(&enclave, &holding(all.iter().map(Endorsement::digest).collect())).await;
     let mut response = AttestResponse::decode(&bare.response).unwrap();
     assert!(response.endorsements.is_empty());
     // Without them there is nothing to verify with; with those that the client held, there is.
-    let refused = bare.clone().verify(&enclave.policy(), now()).unwrap_err();
+    let refused = bare
+        .clone()
+        .verify(&enclave.policy(), now(), &cocoon_attestation::SignatureCache::new())
+        .unwrap_err();
     assert!(refused.to_string().contains("snp.chain"), "{refused}");
     response.endorsements = all;
     let completed = RawEvidence { response: response.encode(), ..bare };
-    completed.verify(&enclave.policy(), now()).unwrap();
+    completed.verify(&enclave.policy(), now(), &cocoon_attestation::SignatureCache::new()).unwrap();
     // What it does not have, it cannot leave out.
     let other = evidence(&enclave, &holding(vec![Digest([0; 32])])).await;
-    assert_eq!(AttestResponse::decode(&other.response).unwrap().endorsements.len(), 2);
+    assert_eq!(AttestResponse::decode(&other.response).unwrap().endorsements.len(), 3);
 }

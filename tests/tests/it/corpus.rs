@@ -1,60 +1,162 @@
-//! Reports of real processors, with what a correct verifier says of them.
+//! Evidence of real hardware, through the real program, with what a correct verifier says of it.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
-use cocoon_attestation::UnixTime;
-use cocoon_attestation::snp::{Chain, Product, Report, Root};
+use cocoon_tests::programs::binary;
 use cocoon_tests::repository;
 use serde_json::Value;
 
 fn corpus() -> Option<PathBuf> {
-    let dir = repository().parent()?.join("shared/evidence/snp");
+    let dir = repository().parent()?.join("shared/evidence");
     if !dir.exists() {
         println!("skipped: no evidence corpus");
     }
     dir.exists().then_some(dir)
 }
 
-fn seconds(rfc3339: &str) -> UnixTime {
-    let output = std::process::Command::new("date").args(["-u", "+%s", "-d", rfc3339]).output().unwrap();
-    UnixTime(String::from_utf8(output.stdout).unwrap().trim().parse().unwrap())
+fn manifest(dir: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(dir.join("manifest.json")).unwrap()).unwrap()
 }
 
-/// `Some(authentic)`, or `None` for a version that is refused before that.
-fn verdict(dir: &Path, case: &Value) -> Option<bool> {
-    let file = |key: &str| Some(std::fs::read(dir.join(case["files"][key].as_str()?)).unwrap());
-    let report = Report::parse(&file("report")?).ok()?;
-    let given: Vec<Vec<u8>> =
-        [file("vcek").or_else(|| file("vlek")), file("issuer")].into_iter().flatten().collect();
-    let given: Vec<&[u8]> = given.iter().map(Vec::as_slice).collect();
-    let root = Root::Amd(vec![Product::Milan, Product::Genoa, Product::Turin]);
-    let Ok(chain) = Chain::find(&report, &given, &root) else { return Some(false) };
-    let at = seconds(case["verify_at"].as_str()?);
-    let whole = chain.faults(at).is_empty() && report.is_signed_by(&chain.vcek);
-    Some(whole && chain.is_of_chip(&report) && chain.is_of_tcb(&report))
+/// A run of `cocoon inspect`: exit code and result.
+fn inspect(args: &[String]) -> (i32, Value) {
+    let Output { status, stdout, stderr } =
+        Command::new(binary("cocoon")).arg("inspect").args(args).arg("--json").output().unwrap();
+    let text = String::from_utf8_lossy(&stderr);
+    let report = serde_json::from_slice(&stdout).unwrap_or_else(|e| panic!("{args:?}: {e}: {text}"));
+    (status.code().unwrap(), report)
+}
+
+/// Status of a factor, `absent` without it.
+fn status<'a>(report: &'a Value, name: &str) -> &'a str {
+    let factors = report["factors"].as_array().unwrap();
+    factors
+        .iter()
+        .find(|factor| factor["name"] == name)
+        .map_or("absent", |factor| factor["status"].as_str().unwrap())
+}
+
+fn failed(report: &Value) -> Vec<&str> {
+    let factors = report["factors"].as_array().unwrap().iter();
+    factors
+        .filter(|factor| factor["status"] == "fail")
+        .map(|factor| factor["name"].as_str().unwrap())
+        .collect()
+}
+
+/// The arguments for a case: its report with every certificate it comes with, at its time.
+fn snp_args(dir: &Path, case: &Value) -> Vec<String> {
+    let path = |key: &str| Some(dir.join(case["files"][key].as_str()?).display().to_string());
+    let mut args = vec!["snp".to_owned(), "--report".to_owned(), path("report").unwrap()];
+    for certificate in ["vcek", "vlek", "issuer", "ark"].into_iter().filter_map(path) {
+        args.extend(["--cert".to_owned(), certificate]);
+    }
+    if let Some(at) = case["verify_at"].as_str() {
+        args.extend(["--at".to_owned(), at.to_owned()]);
+    }
+    args
 }
 
 #[test]
-fn genuine_reports_are_authentic_and_altered_ones_are_not() {
-    let Some(dir) = corpus() else { return };
-    let manifest: Value = serde_json::from_slice(&std::fs::read(dir.join("manifest.json")).unwrap()).unwrap();
+fn every_snp_case_has_its_expected_outcome() {
+    let Some(dir) = corpus().map(|dir| dir.join("snp")) else { return };
+    let (mut authentic, mut accepted, mut refused) = (0, 0, 0);
+    for case in manifest(&dir)["cases"].as_array().unwrap() {
+        let id = case["id"].as_str().unwrap();
+        let (code, report) = inspect(&snp_args(&dir, case));
+        let valid = case["expected"]["crypto"] == "valid";
+        assert_eq!(report["authentic"], valid, "{id}: {:?}", failed(&report));
+        assert_eq!(code == 0, report["accepted"] == true, "{id}");
+        if !valid {
+            refused += 1;
+            assert_eq!(report["accepted"], false, "{id}");
+            continue;
+        }
+        authentic += 1;
+        accepted += usize::from(report["accepted"] == true);
+        let milan = id.starts_with("milan");
+        assert_eq!(status(&report, "snp.product") == "fail", milan, "{id}");
+        assert_eq!(status(&report, "snp.version") == "fail", id.contains("-v2-"), "{id}");
+        assert_eq!(status(&report, "snp.vmpl") == "fail", id.contains("vmpl1"), "{id}");
+        assert_eq!(status(&report, "snp.policy.debug") == "fail", id.contains("debug"), "{id}");
+        assert_eq!(status(&report, "snp.signing_key") == "fail", id.contains("vlek"), "{id}");
+        assert_eq!(report["accepted"] == true, !milan, "{id}: {:?}", failed(&report));
+        claims_are_the_manifests(id, &report["claims"], case);
+    }
+    assert!(
+        authentic >= 12 && accepted >= 4 && refused >= 6,
+        "{authentic} {accepted} {refused}: is the corpus whole?"
+    );
+}
+
+/// What is claimed is what the manifest's author parsed.
+fn claims_are_the_manifests(id: &str, claims: &Value, case: &Value) {
+    let want = &case["report"];
+    assert_eq!(claims["version"], want["report_version"], "{id}");
+    for key in ["vmpl", "policy", "measurement", "report_data", "host_data", "platform_info", "guest_svn"] {
+        assert_eq!(claims[key], want[key], "{id}: {key}");
+    }
+    for (ours, theirs) in [("bootloader", "bl"), ("tee", "tee"), ("snp", "snp"), ("microcode", "ucode")] {
+        assert_eq!(claims["reported_tcb"][ours], want["reported_tcb"][theirs], "{id}: {ours}");
+    }
+}
+
+#[test]
+fn every_tdx_case_has_its_expected_outcome() {
+    let Some(dir) = corpus().map(|dir| dir.join("tdx")) else { return };
+    let manifest = manifest(&dir);
     let (mut accepted, mut refused) = (0, 0);
     for case in manifest["cases"].as_array().unwrap() {
-        let id = case["id"].as_str().unwrap();
-        if case["files"]["vlek"].is_string() {
-            continue; // A VLEK has no chip: its own rows come with the whole SNP appraisal.
-        }
-        match (case["expected"]["crypto"].as_str().unwrap(), verdict(&dir, case)) {
-            ("valid", Some(authentic)) => {
-                assert!(authentic, "{id}");
-                accepted += 1;
+        let quote = dir.join(case["files"]["quote"].as_str().unwrap()).display().to_string();
+        for evaluation in case["evaluations"].as_array().unwrap() {
+            let id = format!("{} at {}", case["id"], evaluation["verify_at"]);
+            let mut args = vec!["tdx".to_owned(), "--quote".to_owned(), quote.clone()];
+            let set = evaluation["collateral"].as_str().unwrap_or_default();
+            if !set.is_empty() {
+                args.extend([
+                    "--endorsements".to_owned(),
+                    dir.join("collateral").join(set).display().to_string(),
+                ]);
             }
-            ("valid", None) => assert!(id.contains("v2"), "{id} was not parsed"),
-            (_, authentic) => {
-                assert_ne!(authentic, Some(true), "{id}");
-                refused += 1;
+            args.extend(["--at".to_owned(), evaluation["verify_at"].as_str().unwrap().to_owned()]);
+            let (code, report) = inspect(&args);
+            let expected = &evaluation["expected"];
+            let valid = expected["crypto"] == "valid";
+            assert_eq!(report["authentic"], valid, "{id}: {:?}", failed(&report));
+            let accept = expected["default_policy"].as_str().unwrap().starts_with("accept");
+            assert_eq!(code == 0, report["accepted"] == true, "{id}");
+            assert_eq!(report["accepted"] == true, accept, "{id}: {:?}", failed(&report));
+            (accepted, refused) = (accepted + usize::from(accept), refused + usize::from(!accept));
+            if let Some(status) = expected["tcb_status"].as_str().filter(|_| valid) {
+                let got = report["claims"]["tcb_status"].as_str().unwrap();
+                assert!(got == status || status.starts_with("none"), "{id}: {got}");
             }
         }
     }
-    assert!(accepted >= 6 && refused >= 5, "{accepted} accepted, {refused} refused: is the corpus whole?");
+    assert!(accepted >= 6 && refused >= 8, "{accepted} {refused}: is the corpus whole?");
+}
+
+#[test]
+fn a_revoked_key_is_named_with_its_date_and_an_old_list_with_its_end() {
+    let Some(dir) = corpus().map(|dir| dir.join("snp")) else { return };
+    let manifest = manifest(&dir);
+    let case = |id: &str| {
+        manifest["cases"].as_array().unwrap().iter().find(|case| case["id"] == id).unwrap().clone()
+    };
+    let with = |id: &str, crl: &str| {
+        let mut args = snp_args(&dir, &case(id));
+        args.extend(["--crl".to_owned(), dir.join("crl").join(crl).display().to_string()]);
+        let (_, report) = inspect(&args);
+        let factors = report["factors"].as_array().unwrap();
+        let factor = factors.iter().find(|factor| factor["name"] == "snp.crl").unwrap();
+        (factor["status"].as_str().unwrap().to_owned(), factor["got"].as_str().unwrap().to_owned())
+    };
+    let (status, got) = with("genoa-revoked-ask", "ark_genoa_2024-10.der");
+    assert!(status == "fail" && got.contains("SEV-Genoa was revoked at 2022-10-31T12:00:00Z"), "{got}");
+    assert_eq!(with("milan-v3-vcek-azure", "ark_milan_2025-05.der").0, "pass");
+    let (status, got) = with("genoa-v5-vcek", "ark_genoa_2024-10.der");
+    assert!(status == "fail" && got.contains("expired at 2025-11-03T01:00:00Z"), "{got}");
+    let (status, got) = with("genoa-v5-vcek", "ark_milan_2025-05.der");
+    assert!(status == "fail" && got.contains("no revocation list of ARK-Genoa"), "{got}");
 }

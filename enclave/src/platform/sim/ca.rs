@@ -11,6 +11,7 @@ use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RS
 use rsa::pkcs8::{EncodePrivateKey, EncodePublicKey};
 use rsa::rand_core::{CryptoRng, Error as RandError, RngCore};
 use x509_cert::certificate::{Certificate, TbsCertificate, Version};
+use x509_cert::crl::{CertificateList, TbsCertList};
 use x509_cert::ext::Extension;
 use x509_cert::name::Name;
 use x509_cert::serial_number::SerialNumber;
@@ -53,6 +54,8 @@ impl From<der::Error> for CaError {
 pub(super) struct Hierarchy {
     pub(super) ark: Vec<u8>,
     pub(super) ask: Vec<u8>,
+    /// Revocation list of the ARK: empty, and for as long as everything else.
+    pub(super) crl: Vec<u8>,
     pub(super) vcek: Vec<u8>,
     pub(super) vcek_key: Zeroizing<Vec<u8>>,
     pub(super) chip_id: [u8; 64],
@@ -82,11 +85,32 @@ impl Hierarchy {
         Ok(Self {
             vcek: vcek.issue(&ask, &ask_key, vcek_extensions(&chip_id)?)?,
             ask: ask.issue(&ark, &ark_key, authority()?)?,
+            crl: revocation_list(&ark, &ark_key)?,
             ark: ark.issue(&ark, &ark_key, authority()?)?,
             vcek_key,
             chip_id,
         })
     }
+}
+
+/// A list that revokes nothing: the Verifier wants one, as for hardware.
+fn revocation_list(ark: &Subject, key: &rsa::RsaPrivateKey) -> Result<Vec<u8>, CaError> {
+    let validity = ark.validity()?;
+    let tbs_cert_list = TbsCertList {
+        version: Version::V2,
+        signature: pss()?,
+        issuer: Name::from_str(ark.name)?,
+        this_update: validity.not_before,
+        next_update: Some(validity.not_after),
+        revoked_certificates: None,
+        crl_extensions: None,
+    };
+    let signature = BitString::from_bytes(&pss_sign(key, &tbs_cert_list.to_der()?)?)?;
+    Ok(CertificateList { tbs_cert_list, signature_algorithm: pss()?, signature }.to_der()?)
+}
+
+fn pss() -> Result<AlgorithmIdentifierOwned, CaError> {
+    Ok(AlgorithmIdentifierOwned { oid: RSASSA_PSS, parameters: Some(Any::from_der(&PSS_PARAMS)?) })
 }
 
 struct Subject {
@@ -96,24 +120,27 @@ struct Subject {
 }
 
 impl Subject {
+    fn validity(&self) -> Result<Validity, CaError> {
+        let time = |seconds| UtcTime::from_unix_duration(Duration::from_secs(seconds)).map(Time::UtcTime);
+        Ok(Validity {
+            not_before: time(self.now.0.saturating_sub(DAY))?,
+            not_after: time(self.now.0.saturating_add(LIFETIME))?,
+        })
+    }
+
     fn issue(
         &self,
         issuer: &Subject,
         key: &rsa::RsaPrivateKey,
         extensions: Vec<Extension>,
     ) -> Result<Vec<u8>, CaError> {
-        let algorithm =
-            AlgorithmIdentifierOwned { oid: RSASSA_PSS, parameters: Some(Any::from_der(&PSS_PARAMS)?) };
-        let time = |seconds| UtcTime::from_unix_duration(Duration::from_secs(seconds)).map(Time::UtcTime);
+        let algorithm = pss()?;
         let tbs = TbsCertificate {
             version: Version::V3,
             serial_number: SerialNumber::new(&[1])?,
             signature: algorithm.clone(),
             issuer: Name::from_str(issuer.name)?,
-            validity: Validity {
-                not_before: time(self.now.0.saturating_sub(DAY))?,
-                not_after: time(self.now.0.saturating_add(LIFETIME))?,
-            },
+            validity: self.validity()?,
             subject: Name::from_str(self.name)?,
             subject_public_key_info: self.spki.clone(),
             issuer_unique_id: None,

@@ -11,8 +11,8 @@ mod state;
 use std::path::Path;
 use std::time::Duration;
 
-use cocoon_attestation::Measurement;
 use cocoon_attestation::wire::{EvidenceItem, SNP_REPORT_MEDIA_TYPE};
+use cocoon_attestation::{Endorsement, EndorsementKind, Measurement};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
 
@@ -31,7 +31,7 @@ pub struct SimAttester {
     key: EcdsaKeyPair,
     chip_id: [u8; 64],
     measurement: Measurement,
-    endorsements: Vec<Vec<u8>>,
+    endorsements: Vec<Endorsement>,
     report_time: Duration,
 }
 
@@ -54,7 +54,10 @@ impl SimAttester {
             &SystemRandom::new(),
         )
         .map_err(|_rejected| SimError::damaged(state.dir(), "vcek.key"))?;
-        let endorsements = vec![state.vcek().to_vec(), state.ask().to_vec()];
+        let certificate =
+            |der: &[u8]| Endorsement { kind: EndorsementKind::AmdCertificate, bytes: der.to_vec() };
+        let crl = Endorsement { kind: EndorsementKind::AmdCrl, bytes: state.crl().to_vec() };
+        let endorsements = vec![certificate(state.vcek()), certificate(state.ask()), crl];
         Ok(Self { key, chip_id: state.chip_id(), measurement, endorsements, report_time })
     }
 

@@ -3,7 +3,7 @@
 use cocoon_attestation::Measurement;
 use ring::rand::SystemRandom;
 use ring::signature::EcdsaKeyPair;
-use sev::firmware::guest::{AttestationReport, GuestPolicy};
+use sev::firmware::guest::{AttestationReport, GuestPolicy, PlatformInfo};
 use sev::firmware::host::TcbVersion;
 use sev::parser::ByteParser;
 
@@ -17,6 +17,9 @@ pub(super) const TCB: [u8; 4] = [9, 0, 23, 72];
 
 /// SMT allowed, and the bit that must be one.
 const POLICY: u64 = 0x3_0000;
+
+/// ECC memory, and no aliases in it (AMD 56860, table 24).
+const PLATFORM_INFO: u64 = 0x24;
 
 /// Signed bytes, and where r and s lie behind them, little-endian in 72 bytes each.
 const SIGNED_LEN: usize = 0x2a0;
@@ -35,6 +38,7 @@ pub(super) fn signed(
         version: 3,
         policy: GuestPolicy::from(POLICY),
         sig_algo: 1,
+        plat_info: PlatformInfo::from(PLATFORM_INFO),
         current_tcb: tcb,
         reported_tcb: tcb,
         committed_tcb: tcb,

@@ -42,6 +42,7 @@ pub struct SimState {
     dir: PathBuf,
     ark: Vec<u8>,
     ask: Vec<u8>,
+    crl: Vec<u8>,
     vcek: Vec<u8>,
     vcek_key: Zeroizing<Vec<u8>>,
     chip_id: [u8; 64],
@@ -72,12 +73,16 @@ impl SimState {
     fn open(dir: &Path) -> Result<Self, SimError> {
         let read = |name: &str| {
             let path = dir.join(name);
+            if !path.exists() {
+                return Err(SimError::damaged(dir, name));
+            }
             std::fs::read(&path).map_err(|source| SimError::Io { path, source })
         };
         Ok(Self {
             dir: dir.to_owned(),
             ark: read("ark.der")?,
             ask: read("ask.der")?,
+            crl: read("ark.crl")?,
             vcek: read("vcek.der")?,
             vcek_key: Zeroizing::new(read("vcek.key")?),
             chip_id: read("chip_id")?
@@ -105,6 +110,12 @@ impl SimState {
     #[must_use]
     pub fn ask(&self) -> &[u8] {
         &self.ask
+    }
+
+    /// Revocation list of the ARK, DER.
+    #[must_use]
+    pub fn crl(&self) -> &[u8] {
+        &self.crl
     }
 
     /// The VCEK, DER.
@@ -150,9 +161,10 @@ fn create(dir: &Path, hierarchy: &Hierarchy) -> Result<(), SimError> {
         std::fs::remove_dir_all(&fresh).map_err(at(&fresh))?;
     }
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&fresh).map_err(at(&fresh))?;
-    let files: [(&str, &[u8]); 5] = [
+    let files: [(&str, &[u8]); 6] = [
         ("ark.der", &hierarchy.ark),
         ("ask.der", &hierarchy.ask),
+        ("ark.crl", &hierarchy.crl),
         ("vcek.der", &hierarchy.vcek),
         ("vcek.key", &hierarchy.vcek_key),
         ("chip_id", &hierarchy.chip_id),

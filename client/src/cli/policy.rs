@@ -1,0 +1,64 @@
+//! `cocoon policy`
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Subcommand;
+use cocoon_attestation::policy::{init, init_simulated};
+use cocoon_attestation::x509::Certificate;
+
+use super::output;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyCommand {
+    /// Print a strict, commented policy to fill in
+    Init {
+        /// One that accepts every enclave on this machine's simulated platform instead, for development
+        #[arg(long)]
+        sim: bool,
+
+        /// Where the simulated processor's keys and certificates are [default: $XDG_STATE_HOME/cocoon/sim or
+        /// ~/.local/state/cocoon/sim]
+        #[arg(long, value_name = "DIR", requires = "sim")]
+        sim_state: Option<PathBuf>,
+    },
+    /// Say in words what a policy accepts
+    Explain {
+        /// The policy, TOML
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+pub(super) fn run(command: PolicyCommand) -> anyhow::Result<()> {
+    match command {
+        PolicyCommand::Init { sim: false, .. } => output::line(init().trim_end()),
+        PolicyCommand::Init { sim: true, sim_state } => {
+            output::line(init_simulated(&simulated_root(sim_state)?).trim_end());
+        }
+        PolicyCommand::Explain { file } => {
+            let policy = super::read_policy(&file)?;
+            policy.explain().iter().for_each(|line| output::line(line));
+        }
+    }
+    Ok(())
+}
+
+/// The root of the simulated platform, PEM.
+fn simulated_root(dir: Option<PathBuf>) -> anyhow::Result<String> {
+    let dir = match dir {
+        Some(dir) => dir,
+        None => super::user_dir("XDG_STATE_HOME", ".local/state")
+            .context("no home directory: say --sim-state DIR")?
+            .join("cocoon/sim"),
+    };
+    let path = dir.join("ark.der");
+    let der = std::fs::read(&path).with_context(|| {
+        format!(
+            "cannot read {}; there is no simulated processor before `cocoon-host run --tee sim` ran once",
+            path.display()
+        )
+    })?;
+    let root = Certificate::from_pem_or_der(&der).with_context(|| path.display().to_string())?;
+    Ok(root.to_pem())
+}
