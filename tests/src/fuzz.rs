@@ -7,13 +7,16 @@ use cocoon_attestation::policy::Policy;
 use cocoon_attestation::wire::{
     AttestRequest, AttestResponse, EpochStatement, EvidenceSet, FrameHeader, check_client_hello,
 };
-use cocoon_attestation::{Digest, UnixTime, appraisal::RawEvidence, snp};
+use cocoon_attestation::x509::{Certificate, RevocationList};
+use cocoon_attestation::{
+    Digest, ENDORSEMENT_KINDS, Endorsement, EndorsementBundle, UnixTime, appraisal::RawEvidence, snp, tdx,
+};
 
 /// A parser under test.
 pub type Target = fn(&[u8]);
 
 /// Name and function of every target.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("attest_request", |bytes| round_trip(AttestRequest::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("attest_response", |bytes| round_trip(AttestResponse::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("epoch_statement", |bytes| round_trip(EpochStatement::decode(bytes).ok().map(|m| m.encode()), bytes)),
@@ -28,7 +31,27 @@ pub const TARGETS: [(&str, Target); 13] = [
         let _any = snp::Report::parse(bytes);
     }),
     ("certificate", |bytes| {
-        let _any = cocoon_attestation::x509::Certificate::from_pem_or_der(bytes);
+        let _any = Certificate::from_pem_or_der(bytes);
+    }),
+    ("revocation_list", |bytes| {
+        let _any = RevocationList::from_pem_or_der(bytes);
+    }),
+    ("certificate_list", |bytes| {
+        let _any = Certificate::list_from_pem_or_der(bytes, 8);
+    }),
+    ("endorsement", |bytes| round_trip(Endorsement::decode(bytes).ok().map(|m| m.encode()), bytes)),
+    ("endorsement_bundle", |bytes| {
+        round_trip(EndorsementBundle::decode(bytes).ok().map(|m| m.encode()), bytes);
+    }),
+    ("tdx_quote", |bytes| {
+        let _any = tdx::Quote::parse(bytes);
+    }),
+    ("tdx_endorsements", |bytes| {
+        let given = ENDORSEMENT_KINDS.map(|(kind, _)| Endorsement { kind, bytes: bytes.to_vec() });
+        let _any = tdx::Endorsements::new(&given);
+    }),
+    ("tdx_event_log", |bytes| {
+        let _any = tdx::EventLog::parse(bytes).map(|log| log.replay());
     }),
     ("policy", |bytes| {
         let _any = std::str::from_utf8(bytes).map(Policy::from_toml);

@@ -99,7 +99,7 @@ STATEMENT = {
     14: {0: 0, 1: 0, 2: 0},
 }
 EVIDENCE = {"cpu": ["application/vnd.cocoon.snp-report", b"report", 4]}
-ENDORSEMENT = b"endorsement"
+ENDORSEMENT = cbor([1, b"certificate"])
 RESPONSE = {
     0: 1, 1: cbor(STATEMENT), 2: cbor(EVIDENCE), 3: [1, 3, [b"\xaa" * 32, b"\xbb" * 32]], 4: {h256(ENDORSEMENT): ENDORSEMENT},
 }

@@ -110,7 +110,7 @@ fn simulated(root_pem: &str, which: &str, values: &[(&str, &str)]) -> String {
     let common = [
         ("root", root.as_str()),
         ("product", unchecked),
-        ("tcb", unchecked),
+        ("tcb", "\"floors\""),
         ("host_data", unchecked),
         ("platform_id", unchecked),
         ("tier", "{ exactly = \"owner\" }"),

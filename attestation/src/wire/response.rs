@@ -103,6 +103,7 @@ fn endorsements(field: Field) -> Result<Vec<Endorsement>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::EndorsementKind;
 
     fn response() -> AttestResponse {
         AttestResponse {
@@ -111,14 +112,14 @@ mod tests {
             index: 1,
             size: 3,
             path: vec![Digest([3; 32]); 2],
-            endorsements: [b"a".to_vec(), b"b".to_vec()].into_iter().map(|e| (Digest::of(&e), e)).collect(),
+            endorsements: vec![Endorsement { kind: EndorsementKind::AmdCrl, bytes: b"a".to_vec() }],
             release: Some(vec![4]),
         }
     }
 
     #[test]
     fn round_trip() {
-        let minimal = AttestResponse { endorsements: BTreeMap::new(), release: None, ..response() };
+        let minimal = AttestResponse { endorsements: Vec::new(), release: None, ..response() };
         for response in [response(), minimal] {
             assert_eq!(AttestResponse::decode(&response.encode()).unwrap(), response);
         }
@@ -136,14 +137,19 @@ mod tests {
 
     #[test]
     fn refuses_an_endorsement_under_another_digest() {
-        let mut response = response();
-        response.endorsements.insert(Digest([0; 32]), b"c".to_vec());
-        assert!(
-            AttestResponse::decode(&response.encode())
-                .unwrap_err()
-                .to_string()
-                .contains("digest is not its key")
-        );
+        let (bytes, item) = (response().encode(), response().endorsements[0].encode());
+        let refused = |bytes: &[u8]| AttestResponse::decode(bytes).unwrap_err().to_string();
+        let place = bytes.windows(item.len()).position(|window| window == item).unwrap();
+        let mut altered = bytes.clone();
+        altered[place + item.len() - 1] ^= 1;
+        assert!(refused(&altered).contains("digest is not its key"));
+        // Under its digest, but of no kind that exists.
+        let mut untyped = bytes;
+        untyped[place + 1] = 3;
+        let digest = Digest::of(&untyped[place..place + item.len()]);
+        let key = untyped.windows(32).position(|window| window == Digest::of(&item).0).unwrap();
+        untyped[key..key + 32].copy_from_slice(&digest.0);
+        assert!(refused(&untyped).contains("kind 3 is unknown"));
     }
 
     #[test]

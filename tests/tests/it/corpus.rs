@@ -134,7 +134,7 @@ fn every_tdx_case_has_its_expected_outcome() {
             }
         }
     }
-    assert!(accepted >= 6 && refused >= 8, "{accepted} {refused}: is the corpus whole?");
+    assert!(accepted >= 5 && refused >= 9, "{accepted} {refused}: is the corpus whole?");
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Every fuzz target on its seeds and some thousand mutations of them. libFuzzer goes on from there: `tests/fuzz`.
 
+use cocoon_attestation::snp::Product;
+use cocoon_attestation::{Endorsement, EndorsementBundle};
+use cocoon_tests::factory::Processor;
 use cocoon_tests::fuzz::TARGETS;
 use cocoon_tests::{repository, vectors};
 
@@ -57,7 +60,33 @@ fn seeds() -> Vec<Vec<u8>> {
     let mut report = vec![0; cocoon_attestation::snp::REPORT_LEN];
     (report[0], report[0x34]) = (3, 1);
     seeds.extend([report, Vec::new()]);
+    seeds.extend(processor());
+    seeds.extend(corpus());
     seeds
+}
+
+/// What a processor of the factory says, and what is stapled for it.
+fn processor() -> Vec<Vec<u8>> {
+    let genoa = Processor::of(Product::Genoa);
+    let stapled = genoa.stapled();
+    let mut seeds = vec![genoa.report.sign(), genoa.crl.issue(), EndorsementBundle(stapled.clone()).encode()];
+    seeds.extend(stapled.iter().map(Endorsement::encode));
+    seeds
+}
+
+/// Evidence and endorsements of real hardware, where they are at hand.
+fn corpus() -> Vec<Vec<u8>> {
+    let dir = repository().join("../shared/evidence");
+    let files = [
+        "tdx/v4-b0c06f/quote.bin",
+        "tdx/v5-90c06f/quote.bin",
+        "tdx/v4-00806f-gcp/ccel_data.bin",
+        "tdx/collateral/b0c06f-2025-06/tcb_info.json",
+        "tdx/collateral/b0c06f-2025-06/qe_identity.json",
+        "tdx/collateral/b0c06f-2025-06/pck.crl.der",
+        "tdx/collateral/b0c06f-2025-06/tcb_signing_chain.pem",
+    ];
+    files.iter().filter_map(|file| std::fs::read(dir.join(file)).ok()).collect()
 }
 
 #[test]

@@ -170,7 +170,7 @@ fn each_row_of_the_strict_policy_refuses() {
     let strict = policy("vmpl", "vmpl");
     assert_eq!(rejected(Product::Genoa, |_| (), &strict), (true, vec![]));
     assert_eq!(rejected(Product::Turin, |_| (), &strict), (true, vec![]));
-    assert_eq!(rejected(Product::Milan, |_| (), &strict), (true, vec!["snp.product"]));
+    assert_eq!(rejected(Product::Milan, |_| (), &strict), (true, vec!["snp.product", "snp.tcb"]));
     type Spoil = fn(&mut Processor);
     let cases: [(Spoil, &[&str]); 13] = [
         (|p| p.report.set(offset::POLICY + 2, &[0x0b]), &["snp.policy.debug"]),

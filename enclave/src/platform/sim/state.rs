@@ -26,6 +26,11 @@ pub enum SimError {
     /// A file that is not what was written there.
     #[error("{0} is damaged: remove the folder to start over with another simulated processor")]
     Damaged(PathBuf),
+    /// A simulated processor of another version of this program.
+    #[error(
+        "{0} is of another version of Cocoon: remove the folder to start over with another simulated processor"
+    )]
+    OtherVersion(PathBuf),
     /// Keys could not be made.
     #[error("the simulated processor's keys could not be generated")]
     Generation,
@@ -36,6 +41,9 @@ impl SimError {
         Self::Damaged(dir.join(file))
     }
 }
+
+/// What the files are, and the TCB that the VCEK is of.
+const FORMAT: &[u8] = b"2\n";
 
 /// Keys and certificates of one simulated processor.
 pub struct SimState {
@@ -73,11 +81,11 @@ impl SimState {
     fn open(dir: &Path) -> Result<Self, SimError> {
         let read = |name: &str| {
             let path = dir.join(name);
-            if !path.exists() {
-                return Err(SimError::damaged(dir, name));
-            }
             std::fs::read(&path).map_err(|source| SimError::Io { path, source })
         };
+        if std::fs::read(dir.join("format")).ok().as_deref() != Some(FORMAT) {
+            return Err(SimError::OtherVersion(dir.to_owned()));
+        }
         Ok(Self {
             dir: dir.to_owned(),
             ark: read("ark.der")?,
@@ -161,7 +169,8 @@ fn create(dir: &Path, hierarchy: &Hierarchy) -> Result<(), SimError> {
         std::fs::remove_dir_all(&fresh).map_err(at(&fresh))?;
     }
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&fresh).map_err(at(&fresh))?;
-    let files: [(&str, &[u8]); 6] = [
+    let files: [(&str, &[u8]); 7] = [
+        ("format", FORMAT),
         ("ark.der", &hierarchy.ark),
         ("ask.der", &hierarchy.ask),
         ("ark.crl", &hierarchy.crl),
@@ -175,4 +184,22 @@ fn create(dir: &Path, hierarchy: &Hierarchy) -> Result<(), SimError> {
         file.and_then(|mut f| f.write_all(content)).map_err(at(&path))?;
     }
     std::fs::rename(&fresh, dir).map_err(at(dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_of_another_version_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("ark.der"), b"old").unwrap();
+        let refused = |expected: &str| {
+            let error = SimState::open_or_create(dir.path(), UnixTime(0), || ()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        refused("is of another version of Cocoon");
+        std::fs::write(dir.path().join("format"), FORMAT).unwrap();
+        refused("ask.der");
+    }
 }
