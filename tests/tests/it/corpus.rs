@@ -90,6 +90,54 @@ fn every_snp_case_has_its_expected_outcome() {
     );
 }
 
+/// The arguments for one evaluation of a quote: endorsements and time.
+fn tdx_args(dir: &Path, case: &Value, evaluation: &Value) -> Vec<String> {
+    let quote = dir.join(case["files"]["quote"].as_str().unwrap()).display().to_string();
+    let mut args = vec!["tdx".to_owned(), "--quote".to_owned(), quote];
+    if let Some(set) = evaluation["collateral"].as_str() {
+        args.extend(["--endorsements".to_owned(), dir.join("collateral").join(set).display().to_string()]);
+    }
+    args.extend(["--at".to_owned(), evaluation["verify_at"].as_str().unwrap().to_owned()]);
+    args
+}
+
+/// A row of `docs/evidence.md`.
+fn row(id: &str, at: &Value, args: &[String]) -> String {
+    let (_, report) = inspect(args);
+    let yes = |key: &str| if report[key] == true { "yes" } else { "no" };
+    let failed = failed(&report).iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let at = at.as_str().map_or("any", |at| at.split('T').next().unwrap());
+    let product = report["product"].as_str().unwrap();
+    format!("| {id} | {at} | {product} | {} | {} | {failed} |", yes("authentic"), yes("accepted"))
+}
+
+/// Every case of the corpus, as the program judges it now.
+fn rows(dir: &Path) -> Vec<String> {
+    let (snp, tdx) = (dir.join("snp"), dir.join("tdx"));
+    let mut rows = Vec::new();
+    for case in manifest(&snp)["cases"].as_array().unwrap() {
+        let id = case["id"].as_str().unwrap();
+        rows.push(row(&format!("snp/{id}"), &case["verify_at"], &snp_args(&snp, case)));
+    }
+    for case in manifest(&tdx)["cases"].as_array().unwrap() {
+        for evaluation in case["evaluations"].as_array().unwrap() {
+            let id = format!("tdx/{}", case["id"].as_str().unwrap());
+            rows.push(row(&id, &evaluation["verify_at"], &tdx_args(&tdx, case, evaluation)));
+        }
+    }
+    rows
+}
+
+#[test]
+fn the_table_of_all_cases_is_true() {
+    let Some(dir) = corpus() else { return };
+    let text = std::fs::read_to_string(repository().join("docs/evidence.md")).unwrap();
+    let is_row = |line: &&str| line.starts_with("| snp/") || line.starts_with("| tdx/");
+    let documented: Vec<_> = text.lines().filter(is_row).collect();
+    let rows = rows(&dir);
+    assert_eq!(documented, rows, "the rows that are true:\n{}", rows.join("\n"));
+}
+
 /// What is claimed is what the manifest's author parsed.
 fn claims_are_the_manifests(id: &str, claims: &Value, case: &Value) {
     let want = &case["report"];
@@ -108,19 +156,9 @@ fn every_tdx_case_has_its_expected_outcome() {
     let manifest = manifest(&dir);
     let (mut accepted, mut refused) = (0, 0);
     for case in manifest["cases"].as_array().unwrap() {
-        let quote = dir.join(case["files"]["quote"].as_str().unwrap()).display().to_string();
         for evaluation in case["evaluations"].as_array().unwrap() {
             let id = format!("{} at {}", case["id"], evaluation["verify_at"]);
-            let mut args = vec!["tdx".to_owned(), "--quote".to_owned(), quote.clone()];
-            let set = evaluation["collateral"].as_str().unwrap_or_default();
-            if !set.is_empty() {
-                args.extend([
-                    "--endorsements".to_owned(),
-                    dir.join("collateral").join(set).display().to_string(),
-                ]);
-            }
-            args.extend(["--at".to_owned(), evaluation["verify_at"].as_str().unwrap().to_owned()]);
-            let (code, report) = inspect(&args);
+            let (code, report) = inspect(&tdx_args(&dir, case, evaluation));
             let expected = &evaluation["expected"];
             let valid = expected["crypto"] == "valid";
             assert_eq!(report["authentic"], valid, "{id}: {:?}", failed(&report));
