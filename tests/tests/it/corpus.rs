@@ -7,7 +7,7 @@ use cocoon_tests::programs::binary;
 use cocoon_tests::repository;
 use serde_json::Value;
 
-fn corpus() -> Option<PathBuf> {
+pub(crate) fn corpus() -> Option<PathBuf> {
     let dir = repository().parent()?.join("shared/evidence");
     if !dir.exists() {
         println!("skipped: no evidence corpus");
@@ -15,12 +15,12 @@ fn corpus() -> Option<PathBuf> {
     dir.exists().then_some(dir)
 }
 
-fn manifest(dir: &Path) -> Value {
+pub(crate) fn manifest(dir: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(dir.join("manifest.json")).unwrap()).unwrap()
 }
 
 /// A run of `cocoon inspect`: exit code and result.
-fn inspect(args: &[String]) -> (i32, Value) {
+pub(crate) fn inspect(args: &[String]) -> (i32, Value) {
     let Output { status, stdout, stderr } =
         Command::new(binary("cocoon")).arg("inspect").args(args).arg("--json").output().unwrap();
     let text = String::from_utf8_lossy(&stderr);
@@ -37,7 +37,7 @@ fn status<'a>(report: &'a Value, name: &str) -> &'a str {
         .map_or("absent", |factor| factor["status"].as_str().unwrap())
 }
 
-fn failed(report: &Value) -> Vec<&str> {
+pub(crate) fn failed(report: &Value) -> Vec<&str> {
     let factors = report["factors"].as_array().unwrap().iter();
     factors
         .filter(|factor| factor["status"] == "fail")
@@ -46,7 +46,7 @@ fn failed(report: &Value) -> Vec<&str> {
 }
 
 /// The arguments for a case: its report with every certificate it comes with, at its time.
-fn snp_args(dir: &Path, case: &Value) -> Vec<String> {
+pub(crate) fn snp_args(dir: &Path, case: &Value) -> Vec<String> {
     let path = |key: &str| Some(dir.join(case["files"][key].as_str()?).display().to_string());
     let mut args = vec!["snp".to_owned(), "--report".to_owned(), path("report").unwrap()];
     for certificate in ["vcek", "vlek", "issuer", "ark"].into_iter().filter_map(path) {

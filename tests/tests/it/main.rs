@@ -14,6 +14,7 @@ mod gate;
 mod life;
 mod peers;
 mod privacy;
+mod recipes;
 mod snp_chain;
 mod snp_report;
 mod vectors;
