@@ -2,15 +2,17 @@
 
 mod claims;
 mod cpu;
+mod gpu;
 pub mod inspect;
 mod policy;
 
 use self::cpu::{Cpu, Who};
+use self::gpu::Gpus;
 use crate::binding::{ChannelBinding, leaf_data, leaf_hash, report_data, root_from_path};
 use crate::policy::Policy;
 use crate::result::{AttestationResult, Factor, Rejection, Report, none_failed};
 use crate::wire::{AttestRequest, AttestResponse, EpochStatement, EvidenceSet};
-use crate::{Context, Error, Missing, SignatureCache, UnixTime};
+use crate::{Context, Digest, Error, Missing, SignatureCache, UnixTime, nvidia};
 
 /// What a client sent, what it got, and the session it happened on. Nothing was looked at yet.
 #[derive(Clone, Debug)]
@@ -29,7 +31,10 @@ pub struct Evidence {
     request: AttestRequest,
     statement: EpochStatement,
     cpu: Cpu,
+    gpus: Gpus,
     channel: ChannelBinding,
+    /// This session's, from which REPORT_DATA follows.
+    leaf: Digest,
     /// What the hardware must have signed for this session; `None` when the Merkle path leads nowhere.
     expected_report_data: Option<[u8; 64]>,
 }
@@ -38,7 +43,20 @@ pub struct Evidence {
 #[derive(Clone, Debug)]
 pub struct AuthenticEvidence {
     evidence: Evidence,
-    who: Who,
+    who: Signers,
+}
+
+/// Who signed the evidence of each device.
+#[derive(Clone, Debug)]
+struct Signers {
+    cpu: Who,
+    gpus: Vec<nvidia::Authenticity>,
+}
+
+impl Signers {
+    fn are_authentic(&self) -> bool {
+        self.cpu.is_authentic() && self.gpus.iter().all(nvidia::Authenticity::is_authentic)
+    }
 }
 
 impl RawEvidence {
@@ -54,13 +72,8 @@ impl RawEvidence {
         let expected_report_data = root_from_path(leaf, response.index, response.size, &response.path)
             .zip(u32::try_from(response.size).ok())
             .map(|(root, size)| report_data(request.mode, &response.statement, root, size));
-        Ok(Evidence {
-            cpu: cpu_of(&response, &statement)?,
-            channel: self.channel,
-            request,
-            statement,
-            expected_report_data,
-        })
+        let (cpu, gpus) = devices(&response)?;
+        Ok(Evidence { cpu, gpus, leaf, channel: self.channel, request, statement, expected_report_data })
     }
 
     /// All steps at once.
@@ -88,27 +101,32 @@ impl Evidence {
         now: UnixTime,
         signatures: &SignatureCache,
     ) -> Result<AuthenticEvidence, Rejection> {
-        let who = self.cpu.authenticate(policy, Context { now, missing: Missing::Fails, signatures });
-        if who.is_authentic() {
+        let ctx = Context { now, missing: Missing::Fails, signatures };
+        let who =
+            Signers { cpu: self.cpu.authenticate(policy, ctx), gpus: self.gpus.authenticate(policy, ctx) };
+        if who.are_authentic() {
             return Ok(AuthenticEvidence { evidence: self, who });
         }
         let factors = self.factors(&who, policy, now);
         Err(Rejection { report: Box::new(self.report(&who, false, factors)) })
     }
 
-    fn factors(&self, who: &Who, policy: &Policy, now: UnixTime) -> Vec<Factor> {
-        let mut factors = who.factors().to_vec();
-        factors.extend(policy::factors(self, who, policy, now));
+    fn factors(&self, who: &Signers, policy: &Policy, now: UnixTime) -> Vec<Factor> {
+        let mut factors = who.cpu.factors().to_vec();
+        factors.extend(policy::factors(self, &who.cpu, policy, now));
+        let session = Some((self.request.mode, self.leaf));
+        factors.extend(self.gpus.factors(&who.gpus, &self.statement, session, policy));
         factors
     }
 
-    fn report(&self, who: &Who, accepted: bool, factors: Vec<Factor>) -> Report {
-        let mut claims = self.cpu.claims(who);
+    fn report(&self, who: &Signers, accepted: bool, factors: Vec<Factor>) -> Report {
+        let mut claims = self.cpu.claims(&who.cpu);
+        claims.extend(self.gpus.claims(&who.gpus));
         claims.extend(claims::of(&self.statement));
         Report {
             platform: self.cpu.platform(),
-            product: who.product(),
-            authentic: who.is_authentic(),
+            product: who.cpu.product(),
+            authentic: who.are_authentic(),
             accepted,
             factors,
             claims,
@@ -132,20 +150,15 @@ impl AuthenticEvidence {
     }
 }
 
-/// The CPU's evidence in a response.
-fn cpu_of(response: &AttestResponse, statement: &EpochStatement) -> Result<Cpu, Error> {
+/// The evidence of each device in a response.
+fn devices(response: &AttestResponse) -> Result<(Cpu, Gpus), Error> {
     let mut evidence = EvidenceSet::decode(&response.evidence)?;
     let cpu = evidence
         .0
         .remove("cpu")
         .ok_or_else(|| Error::malformed("evidence collection", "no evidence of a CPU"))?;
-    if !evidence.0.is_empty() || statement.gpu_evidence.is_some() {
-        return Err(Error::malformed(
-            "evidence collection",
-            "GPU evidence, which this version cannot appraise",
-        ));
-    }
-    Cpu::parse(&cpu, &response.endorsements)
+    let gpus = Gpus::parse(evidence.0, &response.endorsements)?;
+    Ok((Cpu::parse(&cpu, &response.endorsements)?, gpus))
 }
 
 /// Why [`RawEvidence::verify`] did not accept.

@@ -46,6 +46,10 @@ impl<'a> Reader<'a> {
         self.array().map(u16::from_be_bytes)
     }
 
+    pub(crate) fn u24_le(&mut self) -> Result<u32, Error> {
+        self.array().map(|[a, b, c]| u32::from_le_bytes([a, b, c, 0]))
+    }
+
     pub(crate) fn u32_be(&mut self) -> Result<u32, Error> {
         self.array().map(u32::from_be_bytes)
     }
@@ -119,6 +123,13 @@ mod tests {
         r.finish().unwrap();
         assert!(Reader::new("test", &[0, 0]).is_padding() && Reader::new("test", &[0xff, 0xff]).is_padding());
         assert!(!Reader::new("test", &[0, 0xff]).is_padding());
+    }
+
+    #[test]
+    fn three_bytes_are_little_endian() {
+        let mut r = Reader::new("test", &[1, 2, 3, 4, 5]);
+        assert_eq!(r.u24_le().unwrap(), 0x0003_0201);
+        assert!(r.u24_le().unwrap_err().to_string().contains("truncated"));
     }
 
     #[test]

@@ -9,14 +9,15 @@ use cocoon_attestation::wire::{
 };
 use cocoon_attestation::x509::{Certificate, RevocationList};
 use cocoon_attestation::{
-    Digest, ENDORSEMENT_KINDS, Endorsement, EndorsementBundle, UnixTime, appraisal::RawEvidence, snp, tdx,
+    Digest, ENDORSEMENT_KINDS, Endorsement, EndorsementBundle, UnixTime, appraisal::RawEvidence, nvidia, snp,
+    tdx,
 };
 
 /// A parser under test.
 pub type Target = fn(&[u8]);
 
 /// Name and function of every target.
-pub const TARGETS: [(&str, Target); 20] = [
+pub const TARGETS: [(&str, Target); 24] = [
     ("attest_request", |bytes| round_trip(AttestRequest::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("attest_response", |bytes| round_trip(AttestResponse::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("epoch_statement", |bytes| round_trip(EpochStatement::decode(bytes).ok().map(|m| m.encode()), bytes)),
@@ -52,6 +53,18 @@ pub const TARGETS: [(&str, Target); 20] = [
     }),
     ("tdx_event_log", |bytes| {
         let _any = tdx::EventLog::parse(bytes).map(|log| log.replay());
+    }),
+    ("nvidia_report", |bytes| {
+        let _any = nvidia::Report::parse(bytes);
+    }),
+    ("nvidia_evidence", |bytes| {
+        round_trip(nvidia::GpuEvidence::decode(bytes).ok().map(|gpu| gpu.encode()), bytes);
+    }),
+    ("nvidia_rim", |bytes| {
+        let _any = nvidia::Rim::parse(bytes);
+    }),
+    ("nvidia_ocsp", |bytes| {
+        let _any = nvidia::OcspResponse::parse(bytes);
     }),
     ("policy", |bytes| {
         let _any = std::str::from_utf8(bytes).map(Policy::from_toml);

@@ -1,11 +1,13 @@
 //! Raw vendor evidence, looked at offline: no session, so nothing that binds it to one.
 
 use super::cpu::Cpu;
+use super::gpu::Gpus;
 use crate::crypto::constant_time_eq;
+use crate::nvidia::GpuEvidence;
 use crate::policy::Policy;
 use crate::result::{Factor, Report, none_failed};
 use crate::wire::{AttestResponse, EpochStatement};
-use crate::{Context, Error, snp, tdx};
+use crate::{Context, Error, nvidia, snp, tdx};
 
 /// Appraises an SNP report. `report_data`: what REPORT_DATA must be, if that is known.
 #[must_use]
@@ -41,8 +43,9 @@ pub fn tdx(
 #[must_use]
 pub fn bundle(response: &[u8], policy: &Policy, ctx: Context<'_>) -> Report {
     match parse_bundle(response) {
-        Ok((parsed, statement)) => {
+        Ok((parsed, gpus, statement)) => {
             let mut report = cpu(&parsed, policy, None, ctx);
+            let who = gpus.authenticate(policy, ctx);
             report.factors.retain(|factor| factor.name != REPORT_DATA);
             let why = "the session is not in the file";
             report.factors.push(Factor::unchecked("channel.binding", hex::encode(parsed.report_data()), why));
@@ -50,7 +53,10 @@ pub fn bundle(response: &[u8], policy: &Policy, ctx: Context<'_>) -> Report {
             report.factors.push(super::policy::window(&statement, ctx.now));
             report.factors.extend(parsed.appraise_statement(&statement));
             report.factors.extend(super::policy::statement(&statement, policy));
+            report.factors.extend(gpus.factors(&who, &statement, None, policy));
             report.claims.extend(super::claims::of(&statement));
+            report.claims.extend(gpus.claims(&who));
+            report.authentic = report.authentic && who.iter().all(nvidia::Authenticity::is_authentic);
             report.accepted = report.authentic && none_failed(&report.factors);
             report
         }
@@ -58,11 +64,46 @@ pub fn bundle(response: &[u8], policy: &Policy, ctx: Context<'_>) -> Report {
     }
 }
 
-fn parse_bundle(response: &[u8]) -> Result<(Cpu, EpochStatement), Error> {
+fn parse_bundle(response: &[u8]) -> Result<(Cpu, Gpus, EpochStatement), Error> {
     let response = AttestResponse::decode(response)?;
     let statement = EpochStatement::decode(&response.statement)?;
-    let cpu = super::cpu_of(&response, &statement)?;
-    Ok((cpu, statement))
+    let (cpu, gpus) = super::devices(&response)?;
+    Ok((cpu, gpus, statement))
+}
+
+/// Appraises the report of one GPU. `nonce`: what it must have been asked for with, if that is known.
+#[must_use]
+pub fn nvidia(
+    gpu: &GpuEvidence,
+    given: &nvidia::Endorsements,
+    policy: &Policy,
+    nonce: Option<[u8; 32]>,
+    ctx: Context<'_>,
+) -> Report {
+    let who = nvidia::authenticate(gpu, given, &policy.anchors.nvidia, ctx);
+    let mut factors = who.factors.clone();
+    match &policy.nvidia {
+        Some(rows) => factors.extend(nvidia::appraise(gpu, &who, nonce, rows)),
+        None => {
+            let help = "the policy has no section for this kind of evidence";
+            factors.push(Factor::fail(
+                "evidence.platform",
+                "nvidia",
+                "a policy with a section [nvidia]",
+                help,
+            ));
+        }
+    }
+    factors.extend(policy.platform.gpu_factors(&who.ueid));
+    let authentic = who.is_authentic();
+    Report {
+        platform: "nvidia",
+        product: who.arch.map_or("unknown", nvidia::Arch::name),
+        authentic,
+        accepted: authentic && none_failed(&factors),
+        factors,
+        claims: nvidia::claims(gpu, &who),
+    }
 }
 
 const REPORT_DATA: &str = "evidence.report_data";

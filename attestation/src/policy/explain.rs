@@ -1,6 +1,6 @@
 //! A policy in words.
 
-use super::{Check, Criterion, Demand, Policy, SnpPolicy, TcbDemand, TdxPolicy};
+use super::{Check, Criterion, Demand, NvidiaPolicy, Policy, SnpPolicy, TcbDemand, TdxPolicy};
 use crate::snp::Root;
 
 /// One row: the factor, and what is demanded or why nothing is.
@@ -76,6 +76,10 @@ impl Policy {
             None => out.push("Intel TDX: not accepted.".to_owned()),
             Some(_) => out.push("Intel TDX: accepted under Intel's root key.".to_owned()),
         }
+        match &self.nvidia {
+            None => out.push("NVIDIA GPUs: not accepted.".to_owned()),
+            Some(_) => out.push("NVIDIA GPUs: accepted under NVIDIA's root keys.".to_owned()),
+        }
         let zeros = rows.iter().filter(|row| row.name != "tdx.mr_service_td").filter(|row| {
             row.words.as_ref().is_ok_and(|words| words.len() >= 64 && words.bytes().all(|b| b == b'0'))
         });
@@ -90,6 +94,7 @@ impl Policy {
         let mut out = vec![self.channel.named_group.row("channel.named_group")];
         out.extend(self.snp.iter().flat_map(snp));
         out.extend(self.tdx.iter().flat_map(tdx));
+        out.extend(self.nvidia.iter().flat_map(nvidia));
         let (platform, claims, privacy) = (&self.platform, &self.claims, &self.privacy);
         let count = |n: usize| format!("none of {n} machines");
         out.extend([
@@ -178,6 +183,22 @@ fn tdx(tdx: &TdxPolicy) -> Vec<Row> {
     ]
 }
 
+fn nvidia(nvidia: &NvidiaPolicy) -> Vec<Row> {
+    vec![
+        nvidia.arch.row("nvidia.arch"),
+        nvidia.count.row("nvidia.count"),
+        nvidia.driver_version.row("nvidia.driver_version"),
+        nvidia.vbios_version.row("nvidia.vbios_version"),
+        nvidia.fwid.row("nvidia.fwid"),
+        nvidia.rim.row("nvidia.rim"),
+        nvidia.measurements.row("nvidia.measurements"),
+        nvidia.ocsp.row("nvidia.ocsp"),
+        nvidia.debug.row("nvidia.debug"),
+        nvidia.protected_pcie.row("nvidia.protected_pcie"),
+        nvidia.feature.row("nvidia.feature"),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,7 +210,7 @@ mod tests {
 
     #[test]
     fn says_what_is_demanded_what_is_not_and_what_to_fill_in() {
-        let words = explained(&init());
+        let words = explained(&init(0));
         assert!(
             words.contains("accepts no enclave: fill in snp.measurement, tdx.mr_td, tdx.rtmr0, tdx.rtmr1, tdx.rtmr2, claims.model, claims.config."),
             "{words}"

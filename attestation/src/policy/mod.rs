@@ -6,6 +6,7 @@ mod check;
 mod demand;
 mod explain;
 mod floors;
+mod nvidia;
 mod platform;
 mod snp;
 mod tdx;
@@ -14,6 +15,7 @@ mod template;
 pub use check::{Check, Criterion};
 pub use demand::Demand;
 pub use floors::{TcbDemand, TcbFloors};
+pub use nvidia::NvidiaPolicy;
 pub use platform::PlatformPolicy;
 pub use snp::{SnpGuestPolicy, SnpPlatform, SnpPolicy};
 #[cfg(test)]
@@ -38,6 +40,8 @@ pub struct Policy {
     pub snp: Option<SnpPolicy>,
     /// Intel TDX evidence.
     pub tdx: Option<TdxPolicy>,
+    /// Evidence of NVIDIA GPUs.
+    pub nvidia: Option<NvidiaPolicy>,
     /// Which machine.
     pub platform: PlatformPolicy,
     /// What the enclave states about itself in S.
@@ -52,6 +56,7 @@ pub struct Policy {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Anchors {
     pub(crate) intel: Certificate,
+    pub(crate) nvidia: crate::nvidia::Anchors,
     pub(crate) floors: TcbFloors,
 }
 
@@ -63,6 +68,7 @@ struct Sections {
     channel: ChannelPolicy,
     snp: Option<SnpPolicy>,
     tdx: Option<TdxPolicy>,
+    nvidia: Option<NvidiaPolicy>,
     platform: PlatformPolicy,
     claims: ClaimsPolicy,
     privacy: PrivacyPolicy,
@@ -122,7 +128,7 @@ impl Policy {
             let what = e.message().replace('\n', ", ");
             Error::misuse(format!("policy, line {} ({key}): {what}", line.saturating_add(1)))
         })?;
-        let Sections { version, channel, snp, tdx, platform, claims, privacy } = sections;
+        let Sections { version, channel, snp, tdx, nvidia, platform, claims, privacy } = sections;
         if version != 1 {
             return Err(Error::misuse(format!("policy: version {version} is unknown, expected 1")));
         }
@@ -130,8 +136,12 @@ impl Policy {
             let why = "policy: neither a section [snp] nor [tdx], so no evidence would be accepted";
             return Err(Error::misuse(why));
         }
-        let anchors = Anchors { intel: crate::tdx::intel_root()?, floors: TcbFloors::built_in()? };
-        Ok(Self { channel, snp, tdx, platform, claims, privacy, anchors })
+        let anchors = Anchors {
+            intel: crate::tdx::intel_root()?,
+            nvidia: crate::nvidia::Anchors::nvidia()?,
+            floors: TcbFloors::built_in()?,
+        };
+        Ok(Self { channel, snp, tdx, nvidia, platform, claims, privacy, anchors })
     }
 
     /// The policy that `inspect` applies when none is given: strict, with what only a release can say left unchecked.
@@ -202,7 +212,7 @@ mod tests {
         assert_eq!(policy.channel.named_group, Check::AnyOf(vec![NamedGroup(0x11ec)]));
         assert_eq!(snp.vmpl, Check::Exactly(Flag(0)));
         assert_eq!(snp.tcb, TcbDemand::Floors);
-        assert!(Policy::from_toml(&init()).is_ok());
+        assert!(Policy::from_toml(&init(0)).is_ok() && Policy::from_toml(&init(8)).is_ok());
     }
 
     #[test]

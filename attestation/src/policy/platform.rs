@@ -28,18 +28,25 @@ pub struct PlatformPolicy {
 impl PlatformPolicy {
     /// The factors for one device, known as `id`; an empty one is unknown.
     pub(crate) fn factors(&self, id: &str) -> Vec<Factor> {
+        let mut out = self.gpu_factors(id);
+        let known = !id.chars().all(|c| c == '0');
+        let tier =
+            if known && self.datacenter.iter().any(|place| place == id) { "datacenter" } else { "owner" };
+        let help = "whoever has a machine in hand can listen on its memory bus (TEE.fail, WireTap, Battering RAM): \
+                    name it in platform.datacenter, or accept the tier owner";
+        out.push(self.tier.factor("platform.tier", &tier.to_owned(), help));
+        out
+    }
+
+    /// The factors for a device that stands where its machine does.
+    pub(crate) fn gpu_factors(&self, id: &str) -> Vec<Factor> {
         let shown = if id.chars().all(|c| c == '0') { "none" } else { id };
         let known = shown == id;
         let help = "this machine is on the policy's list of machines that are not accepted";
         let denied = self.deny.iter().any(|denied| denied == id) || (!known && !self.deny.is_empty());
-        let tier =
-            if known && self.datacenter.iter().any(|place| place == id) { "datacenter" } else { "owner" };
-        let help_tier = "whoever has a machine in hand can listen on its memory bus (TEE.fail, WireTap, Battering RAM): \
-                         name it in platform.datacenter, or accept the tier owner";
         vec![
             Factor::of("platform.deny", !denied, shown, "not on the list", help),
             self.id.factor("platform.id", &shown.to_owned(), "the policy accepts other machines"),
-            self.tier.factor("platform.tier", &tier.to_owned(), help_tier),
         ]
     }
 }

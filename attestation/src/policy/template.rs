@@ -1,6 +1,6 @@
 //! Policies as text, with comments: the strict one, one to fill in, and one for a simulated enclave.
 
-use super::{platform, snp, tdx};
+use super::{nvidia, platform, snp, tdx};
 use crate::{Digest, Measurement};
 
 const CHANNEL: &str = r#"[channel]
@@ -27,7 +27,7 @@ shared_prefix_cache = { exactly = 0 }
 pub fn strict() -> String {
     let stated = "{ unchecked = \"only a policy for a release can say what it must be\" }";
     fill(
-        &[snp::SECTION, tdx::SECTION],
+        &[snp::SECTION, tdx::SECTION, nvidia::SECTION],
         "# The strict policy for evidence of any release.",
         &[
             ("root", "\"amd\""),
@@ -41,13 +41,14 @@ pub fn strict() -> String {
             ("config", stated),
             ("release", stated),
             ("gpu_mode", stated),
+            ("gpu_count", stated),
         ],
     )
 }
 
-/// A strict policy to fill in: as it is, it accepts no enclave.
+/// A strict policy to fill in, for enclaves with `gpus` GPUs: as it is, it accepts no enclave.
 #[must_use]
-pub fn init() -> String {
+pub fn init(gpus: u64) -> String {
     let (digest, measurement) = ("0".repeat(64), "0".repeat(96));
     let (digest, measurement) =
         (format!("{{ any_of = [\"{digest}\"] }}"), format!("{{ any_of = [\"{measurement}\"] }}"));
@@ -55,8 +56,10 @@ pub fn init() -> String {
         let stated = format!("\n{row} = {{ unchecked = \"no reference value is given\" }}");
         text.replace(&stated, &format!("\n{row} = {measurement}"))
     });
+    let (cpus, with_gpus) = ([snp::SECTION, &measured], [snp::SECTION, &measured, nvidia::SECTION]);
+    let gpu_mode = format!("{{ exactly = \"{}\" }}", if gpus == 0 { "none" } else { "on" });
     fill(
-        &[snp::SECTION, &measured],
+        if gpus == 0 { &cpus } else { &with_gpus },
         "# A strict policy. As it is, it accepts no enclave: put the values of the release and of the models that you\n\
          # want instead of the zeros. Every field must be there and is one of\n\
          #   { exactly = v }   { any_of = [v, ..] }   { at_least = n }   { unchecked = \"why\" }\n\
@@ -72,7 +75,8 @@ pub fn init() -> String {
             ("model", &digest),
             ("config", &digest),
             ("release", "{ unchecked = \"releases are not yet signed\" }"),
-            ("gpu_mode", "{ any_of = [\"none\"] }"),
+            ("gpu_mode", &gpu_mode),
+            ("gpu_count", &format!("{{ exactly = {gpus} }}")),
         ],
     )
 }

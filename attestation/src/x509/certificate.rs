@@ -114,6 +114,12 @@ impl Certificate {
         self.parsed.tbs_certificate.subject.to_string()
     }
 
+    /// The subject's distinguished name, DER: what OCSP hashes. Encoded again, which for anything but DER gives another hash.
+    pub(crate) fn subject_der(&self) -> Vec<u8> {
+        // Encoding what was decoded cannot fail.
+        der::Encode::to_der(&self.parsed.tbs_certificate.subject).unwrap_or_default()
+    }
+
     /// The common name of the subject; empty without one.
     #[must_use]
     pub fn subject_cn(&self) -> String {

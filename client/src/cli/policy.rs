@@ -17,6 +17,10 @@ pub(super) enum PolicyCommand {
         #[arg(long)]
         sim: bool,
 
+        /// For enclaves with this many NVIDIA GPUs
+        #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "sim")]
+        gpus: u64,
+
         /// Where the simulated processor's keys and certificates are [default: $XDG_STATE_HOME/cocoon/sim or
         /// ~/.local/state/cocoon/sim]
         #[arg(long, value_name = "DIR", requires = "sim")]
@@ -32,8 +36,8 @@ pub(super) enum PolicyCommand {
 
 pub(super) fn run(command: PolicyCommand) -> anyhow::Result<()> {
     match command {
-        PolicyCommand::Init { sim: false, .. } => output::line(init().trim_end()),
-        PolicyCommand::Init { sim: true, sim_state } => {
+        PolicyCommand::Init { sim: false, gpus, .. } => output::line(init(gpus).trim_end()),
+        PolicyCommand::Init { sim: true, sim_state, .. } => {
             output::line(init_simulated(&simulated_root(sim_state)?).trim_end());
         }
         PolicyCommand::Explain { file } => {

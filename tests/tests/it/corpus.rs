@@ -101,6 +101,70 @@ fn tdx_args(dir: &Path, case: &Value, evaluation: &Value) -> Vec<String> {
     args
 }
 
+/// The arguments for a GPU's report: chain, manifests, nonce and time.
+fn nvidia_args(dir: &Path, case: &Value) -> Vec<String> {
+    let mut args = vec!["nvidia".to_owned()];
+    for (flag, key) in
+        [("--report", "report"), ("--chain", "chain_pem"), ("--rim", "driver_rim"), ("--rim", "vbios_rim")]
+    {
+        if let Some(file) = case["files"][key].as_str() {
+            args.extend([flag.to_owned(), dir.join(file).display().to_string()]);
+        }
+    }
+    let nonce = case["nonce"].as_str().or(case["report"]["nonce"].as_str()).unwrap();
+    let at = case["verify_at"].as_str().unwrap();
+    args.extend(["--nonce", nonce, "--at", at].map(str::to_owned));
+    args
+}
+
+#[test]
+fn every_nvidia_case_has_its_expected_outcome() {
+    let Some(dir) = corpus().map(|dir| dir.join("nvidia")) else { return };
+    let (mut whole, mut refused) = (0, 0);
+    for case in manifest(&dir)["cases"].as_array().unwrap() {
+        let (id, expected) = (case["id"].as_str().unwrap(), &case["expected"]);
+        let (code, report) = inspect(&nvidia_args(&dir, case));
+        assert_eq!(
+            report["authentic"] == true,
+            expected["evidence"] == "valid",
+            "{id}: {:?}",
+            failed(&report)
+        );
+        assert_eq!(code == 0, report["accepted"] == true, "{id}");
+        assert_eq!(status(&report, "nvidia.nonce"), "pass", "{id}");
+        let (rims, measurements) = (expected["rims"].as_str().unwrap(), expected["measurements"].as_str());
+        let rim = if rims.starts_with("invalid") {
+            "fail"
+        } else if rims == "valid" {
+            "pass"
+        } else {
+            "unchecked"
+        };
+        assert_eq!(status(&report, "nvidia.rim"), rim, "{id}");
+        let compared =
+            measurements.map_or("unchecked", |m| if m.starts_with("match") { "pass" } else { "fail" });
+        assert_eq!(status(&report, "nvidia.measurements"), compared, "{id}");
+        if expected["end_to_end"] == true {
+            assert!(report["accepted"] == true, "{id}: {:?}", failed(&report));
+            whole += 1;
+        }
+        refused += usize::from(code == 1);
+    }
+    assert!(whole >= 1 && refused >= 5, "{whole} {refused}: is the corpus whole?");
+}
+
+#[test]
+fn a_nonce_that_another_asked_for_is_refused() {
+    let Some(dir) = corpus().map(|dir| dir.join("nvidia")) else { return };
+    let manifest = manifest(&dir);
+    let mut args = nvidia_args(&dir, &manifest["cases"][0]);
+    let at = args.iter().position(|arg| arg == "--nonce").unwrap();
+    args[at + 1] = "ab".repeat(32);
+    let (code, report) = inspect(&args);
+    assert_eq!((code, failed(&report)), (1, vec!["nvidia.nonce"]));
+    assert_eq!(report["authentic"], true);
+}
+
 /// A row of `docs/evidence.md`.
 fn row(id: &str, at: &Value, args: &[String]) -> String {
     let (_, report) = inspect(args);
@@ -125,6 +189,11 @@ fn rows(dir: &Path) -> Vec<String> {
             rows.push(row(&id, &evaluation["verify_at"], &tdx_args(&tdx, case, evaluation)));
         }
     }
+    let nvidia = dir.join("nvidia");
+    for case in manifest(&nvidia)["cases"].as_array().unwrap() {
+        let id = format!("nvidia/{}", case["id"].as_str().unwrap());
+        rows.push(row(&id, &case["verify_at"], &nvidia_args(&nvidia, case)));
+    }
     rows
 }
 
@@ -132,7 +201,8 @@ fn rows(dir: &Path) -> Vec<String> {
 fn the_table_of_all_cases_is_true() {
     let Some(dir) = corpus() else { return };
     let text = std::fs::read_to_string(repository().join("docs/evidence.md")).unwrap();
-    let is_row = |line: &&str| line.starts_with("| snp/") || line.starts_with("| tdx/");
+    let is_row =
+        |line: &&str| ["| snp/", "| tdx/", "| nvidia/"].iter().any(|platform| line.starts_with(platform));
     let documented: Vec<_> = text.lines().filter(is_row).collect();
     let rows = rows(&dir);
     assert_eq!(documented, rows, "the rows that are true:\n{}", rows.join("\n"));

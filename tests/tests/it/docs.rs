@@ -126,7 +126,7 @@ fn examples_are_policies() {
         cocoon_client::Policy::from_toml(&text).unwrap();
     }
     let init = std::fs::read_to_string(repository().join("docs/examples/policy.toml")).unwrap();
-    assert_eq!(init, cocoon_attestation::policy::init(), "write it with `cocoon policy init`");
+    assert_eq!(init, cocoon_attestation::policy::init(0), "write it with `cocoon policy init`");
 }
 
 fn is_flag(word: &str) -> bool {
@@ -148,6 +148,7 @@ fn flags_in_the_documents_exist() {
         help("cocoon", &["inspect", "bundle"]),
         help("cocoon", &["inspect", "snp"]),
         help("cocoon", &["inspect", "tdx"]),
+        help("cocoon", &["inspect", "nvidia"]),
         help("cocoon", &["policy", "init"]),
         help("cocoon", &["policy", "explain"]),
         help("cocoon-host", &["run"]),

@@ -85,6 +85,9 @@ fn corpus() -> Vec<Vec<u8>> {
         "tdx/collateral/b0c06f-2025-06/qe_identity.json",
         "tdx/collateral/b0c06f-2025-06/pck.crl.der",
         "tdx/collateral/b0c06f-2025-06/tcb_signing_chain.pem",
+        "nvidia/h100-550.90.07-e2e/report.bin",
+        "nvidia/h100-550.90.07-e2e/NV_GPU_DRIVER_GH100_550.90.07.swidtag",
+        "nvidia/ocsp/h100-550.90.07-gpu_certificate_l2.ocsp.der",
     ];
     files.iter().filter_map(|file| std::fs::read(dir.join(file)).ok()).collect()
 }

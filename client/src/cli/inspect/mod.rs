@@ -2,6 +2,7 @@
 
 mod bundle;
 mod files;
+mod nvidia;
 mod snp;
 mod tdx;
 
@@ -21,6 +22,8 @@ pub(super) enum InspectCommand {
     Bundle(bundle::BundleArgs),
     /// An AMD SEV-SNP attestation report
     Snp(snp::SnpArgs),
+    /// The measurement report of an NVIDIA GPU
+    Nvidia(nvidia::NvidiaArgs),
     /// An Intel TDX quote
     Tdx(tdx::TdxArgs),
 }
@@ -59,6 +62,7 @@ pub(super) fn run(command: InspectCommand) -> anyhow::Result<()> {
     match command {
         InspectCommand::Bundle(args) => bundle::run(&args),
         InspectCommand::Snp(args) => snp::run(&args),
+        InspectCommand::Nvidia(args) => nvidia::run(&args),
         InspectCommand::Tdx(args) => tdx::run(&args),
     }
 }
