@@ -11,6 +11,7 @@ mod docs;
 mod epochs;
 mod fuzz_smoke;
 mod gate;
+mod gpu;
 mod life;
 mod peers;
 mod privacy;
