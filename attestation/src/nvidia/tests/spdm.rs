@@ -185,7 +185,9 @@ fn versions_have_an_order() {
     for bad in ["", ".", "1..2", "1.", "g", "+1", "-1", "1 ", "123456789", "1.1.1.1.1.1.1.1.1"] {
         assert!(bad.parse::<Version>().is_err(), "{bad:?}");
     }
-    let check = |text: &str| toml::from_str::<std::collections::BTreeMap<String, crate::policy::Check<Version>>>(text);
+    let check = |text: &str| {
+        toml::from_str::<std::collections::BTreeMap<String, crate::policy::Check<Version>>>(text)
+    };
     assert!(check("row = { at_least = \"550.54.15\" }").is_ok());
     assert!(check("row = { at_least = \"0.00\" }").unwrap_err().to_string().contains("every value"));
     assert!(check("row = { exactly = \"x\" }").is_err());
@@ -283,7 +285,8 @@ fn firmware_identity_of_blackwell() {
         let hex = hex::encode(&extension);
         assert_eq!(Identity::of(&certificate(&[(TCB_INFO, extension)])), None, "{hex}");
     }
-    let both = [(COMPOSITE, composite(1, &fwid(SHA384, &[5; 48]))), (TCB_INFO, tcb_info(Some(list), Some(&[0, 0])))];
+    let both =
+        [(COMPOSITE, composite(1, &fwid(SHA384, &[5; 48]))), (TCB_INFO, tcb_info(Some(list), Some(&[0, 0])))];
     assert_eq!(Identity::of(&certificate(&both)), None, "two that could differ");
 }
 
@@ -291,7 +294,8 @@ fn firmware_identity_of_blackwell() {
 fn gpu_evidence_round_trip_and_refusals() {
     let one = certificate(&[]);
     let report = Report::parse(&report(2, &[(3, b"1.2")])).unwrap();
-    let evidence = |chain: usize| GpuEvidence { x: [3; 32], report: report.clone(), chain: vec![one.clone(); chain] };
+    let evidence =
+        |chain: usize| GpuEvidence { x: [3; 32], report: report.clone(), chain: vec![one.clone(); chain] };
     for chain in [1, 8] {
         assert_eq!(GpuEvidence::decode(&evidence(chain).encode()).unwrap(), evidence(chain));
     }
