@@ -26,7 +26,7 @@ const EXTENDED_KEY_USAGE: &str = "2.5.29.37";
 
 const WHAT: &str = "OCSP response";
 
-/// A parsed response. Nothing in it is authentic before [`status`].
+/// A parsed response. Nothing in it is authentic before `nvidia.ocsp` passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OcspResponse {
     signed: Signed,
