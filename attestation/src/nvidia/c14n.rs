@@ -48,7 +48,7 @@ impl<'a> Writer<'_, 'a> {
         self.out.push('>');
         for child in &element.children {
             match child {
-                Node::Text(text) => self.out.push_str(&text.replace('>', "&gt;")),
+                Node::Text(text) => self.escaped(text, '>', "&gt;"),
                 Node::Element(child) if self.omit.is_some_and(|omit| std::ptr::eq(omit, child)) => {}
                 Node::Element(child) => self.element(child, &child.declared),
             }
@@ -83,7 +83,16 @@ impl<'a> Writer<'_, 'a> {
 
     fn value(&mut self, value: &str) {
         self.out.push_str("=\"");
-        self.out.push_str(&value.replace('"', "&quot;"));
+        self.escaped(value, '"', "&quot;");
         self.out.push('"');
+    }
+
+    fn escaped(&mut self, text: &str, sign: char, reference: &str) {
+        let mut parts = text.split(sign);
+        self.out.push_str(parts.next().unwrap_or_default());
+        for part in parts {
+            self.out.push_str(reference);
+            self.out.push_str(part);
+        }
     }
 }

@@ -50,7 +50,7 @@ impl Endorsements {
         if rims.len() > MAX_RIMS || responses.len() > MAX_RESPONSES {
             return Err(Error::malformed(
                 WHAT,
-                format!("more than {MAX_RIMS} manifests or {MAX_RESPONSES} OCSP responses"),
+                format!("more than {MAX_RIMS} RIMs or {MAX_RESPONSES} OCSP responses"),
             ));
         }
         Ok(Self { rims, responses, exclusive })

@@ -93,11 +93,14 @@ impl OcspResponse {
 
     /// Whether the certificate's issuer signed this, or somebody whom the issuer certified to (RFC 6960 section 4.2.2.2).
     fn signer_faults(&self, issuer: &Certificate, ctx: Context<'_>) -> Vec<String> {
-        if self.signed.is_signed_by(issuer, ctx.signatures) {
-            return Vec::new();
-        }
-        let signs = |c: &&Certificate| c.names_issuer(issuer) && self.signed.is_signed_by(c, ctx.signatures);
+        // The responder first: a key that did not sign costs as much as the one that did, and is not remembered.
+        let signs = |c: &&Certificate| {
+            *c != issuer && c.names_issuer(issuer) && self.signed.is_signed_by(c, ctx.signatures)
+        };
         let Some(responder) = self.certificates.iter().find(signs) else {
+            if self.signed.is_signed_by(issuer, ctx.signatures) {
+                return Vec::new();
+            }
             return vec![format!("neither {} nor a responder of its signed it", issuer.subject_cn())];
         };
         let path = CertificatePath { certificates: vec![responder], anchor: issuer };

@@ -20,6 +20,7 @@ const PROJECT: u16 = 17;
 const PROJECT_SKU: u16 = 18;
 const FWID: u16 = 20;
 const PROTECTED_PCIE_STATUS: u16 = 21;
+const DATA_VERSION: u16 = 34;
 const FEATURE_FLAG: u16 = 36;
 
 /// One-byte states.
@@ -50,7 +51,11 @@ impl Opaque {
                 return Err(Error::malformed(WHAT, format!("field {number} is there twice")));
             }
         }
-        Ok(Self(fields))
+        // Old drivers do not say it. What another version means by the same numbers, nobody knows.
+        match fields.get(&DATA_VERSION).map(Vec::as_slice) {
+            None | Some([0 | 1, 0]) => Ok(Self(fields)),
+            Some(_) => Err(Error::malformed(WHAT, "a version that is not known, expected 0 or 1")),
+        }
     }
 
     /// The content of a field.

@@ -119,14 +119,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Element<'_>, Error> {
     }
     let text = std::str::from_utf8(bytes).map_err(|_not_reached| fault("not ASCII"))?;
     let body = DECLARATIONS.iter().find_map(|d| text.strip_prefix(d)).unwrap_or(text);
-    for (sign, what) in [
-        ("<!", "a document type, comment or CDATA section"),
-        ("<?", "a processing instruction"),
-        ("&", "an entity or character reference"),
-    ] {
-        if body.contains(sign) {
-            return Err(fault(format!("{what}, which no manifest has")));
-        }
+    if body.contains('&') {
+        return Err(fault("an entity or character reference, which no manifest has"));
     }
     let mut parser = Parser { rest: body, scope: Vec::new(), nodes: 0 };
     parser.white_space();
@@ -169,8 +163,8 @@ impl<'a> Parser<'a> {
     }
 
     fn name(&mut self) -> Result<Name<'a>, Error> {
-        let is_inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':');
-        let end = self.rest.find(|c| !is_inner(c)).unwrap_or(self.rest.len());
+        let is_inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':');
+        let end = self.rest.bytes().position(|b| !is_inner(b)).unwrap_or(self.rest.len());
         let (name, rest) = self.rest.split_at_checked(end).ok_or_else(|| fault("not ASCII"))?;
         self.rest = rest;
         let (prefix, local) = name.split_once(':').unwrap_or(("", name));
@@ -190,6 +184,13 @@ impl<'a> Parser<'a> {
 
     /// An element whose `<` was taken.
     fn element(&mut self, depth: usize) -> Result<Element<'a>, Error> {
+        // The only places where markup can begin are those where elements can.
+        if self.rest.starts_with('!') {
+            return Err(fault("a document type, comment or CDATA section, which no manifest has"));
+        }
+        if self.rest.starts_with('?') {
+            return Err(fault("a processing instruction, which no manifest has"));
+        }
         let depth = depth.checked_sub(1).ok_or_else(|| fault(format!("deeper than {MAX_DEPTH}")))?;
         self.count_node()?;
         let (outer, name) = (self.scope.len(), self.name()?);

@@ -25,7 +25,11 @@ pub(super) struct Party {
 
 impl Party {
     /// `issuer`: `None` for a root. Authorities by default.
-    pub(super) fn new(name: &str, issuer: Option<&Party>, change: impl FnOnce(&mut CertificateParams)) -> Self {
+    pub(super) fn new(
+        name: &str,
+        issuer: Option<&Party>,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Self {
         let random = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random).unwrap();
         Self::with_key(pkcs8.as_ref().to_vec(), name, issuer, change)
@@ -125,7 +129,8 @@ pub(super) fn composite_device_id(point: &[u8]) -> Vec<u8> {
 /// Blackwell's extension with these operational flags.
 pub(super) fn dice_tcb_info(flags: [u8; 4]) -> Vec<u8> {
     let fwids = tlv(0xa6, &[fwid(&FWID), fwid(&[0; 48])].concat());
-    let fields = [tlv(0x80, b"NVIDIA"), tlv(0x83, &[1]), fwids, tlv(0x87, &[&[0], flags.as_slice()].concat())];
+    let fields =
+        [tlv(0x80, b"NVIDIA"), tlv(0x83, &[1]), fwids, tlv(0x87, &[&[0], flags.as_slice()].concat())];
     tlv(0x30, &fields.concat())
 }
 
@@ -350,7 +355,8 @@ fn rim_text(version: &str) -> String {
 /// Fills in a manifest's text. What is no XML, or has no signature to fill in, stays as it is.
 pub(super) fn sign_rim(signer: &Party, certificates: &[Certificate], text: String) -> Vec<u8> {
     let base64 = |bytes: &[u8]| <base64ct::Base64 as base64ct::Encoding>::encode_string(bytes);
-    let certificate = |c: &Certificate| format!("<ds:X509Certificate>{}</ds:X509Certificate>", base64(c.der()));
+    let certificate =
+        |c: &Certificate| format!("<ds:X509Certificate>{}</ds:X509Certificate>", base64(c.der()));
     let mut text = text.replace("CERTIFICATES", &certificates.iter().map(certificate).collect::<String>());
     let Ok(root) = xml::parse(text.as_bytes()) else { return text.into_bytes() };
     let elements = root.elements().unwrap_or_default();
@@ -423,7 +429,8 @@ impl Ocsp {
 
     pub(super) fn signed(&self, signer: &Party, certificates: &[&Party]) -> Vec<u8> {
         let id = [&self.hash, &self.name_hash, &self.key_hash, &self.serial].map(Vec::as_slice).concat();
-        let single = [&tlv(0x30, &id), &self.status, &self.this_update, &self.next_update, &self.single_extensions];
+        let single =
+            [&tlv(0x30, &id), &self.status, &self.this_update, &self.next_update, &self.single_extensions];
         let single = tlv(0x30, &single.map(Vec::as_slice).concat());
         let singles = tlv(0x30, &single.repeat(self.singles));
         let produced = time("20261124000000Z");

@@ -7,7 +7,12 @@
 )]
 
 mod corpus;
-mod spdm;
+mod factory;
+mod formats;
+mod ocsp;
+mod rejects;
+mod rim;
+mod wrapping;
 mod xml;
 
 use serde_json::Value;
@@ -73,4 +78,11 @@ fn inspect(
     factors.extend(appraise(gpu, &who, nonce, &NvidiaPolicy::strict(1).unwrap()));
     let authentic = who.is_authentic();
     Verdict { authentic, accepted: authentic && crate::result::none_failed(&factors), factors }
+}
+
+impl Verdict {
+    /// Names of the factors that failed.
+    fn failed(&self) -> Vec<&'static str> {
+        self.factors.iter().filter(|f| f.status == Status::Fail).map(|f| f.name).collect()
+    }
 }

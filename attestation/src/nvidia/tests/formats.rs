@@ -208,10 +208,14 @@ fn certificate(extensions: &[(&[u64], Vec<u8>)]) -> Certificate {
     Certificate::from_der(params.self_signed(&key).unwrap().der()).unwrap()
 }
 
-/// `tag`, length, content; lengths below 256.
+/// `tag`, length, content.
 fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
-    let len = u8::try_from(content.len()).unwrap();
-    let header = if len < 0x80 { vec![tag, len] } else { vec![tag, 0x81, len] };
+    let [high, low] = u16::try_from(content.len()).unwrap().to_be_bytes();
+    let header = match (high, low) {
+        (0, 0..0x80) => vec![tag, low],
+        (0, _) => vec![tag, 0x81, low],
+        _ => vec![tag, 0x82, high, low],
+    };
     [header, content.to_vec()].concat()
 }
 
