@@ -65,7 +65,7 @@ pub(super) enum Node<'a> {
 impl<'a> Element<'a> {
     /// Whether this is `local` of `namespace`.
     pub(super) fn is(&self, namespace: &str, local: &str) -> bool {
-        self.namespace == namespace && self.name.local == local
+        self.name.local == local && self.namespace == namespace
     }
 
     /// The attribute `local` without a namespace.
@@ -270,7 +270,7 @@ impl<'a> Parser<'a> {
         for (name, value) in plain {
             // The default namespace is not for attributes.
             let namespace = if name.prefix.is_empty() { "" } else { self.namespace(name.prefix)? };
-            if out.iter().any(|a| a.namespace == namespace && a.name.local == name.local) {
+            if out.iter().any(|a| a.name.local == name.local && a.namespace == namespace) {
                 return Err(fault("an attribute is there twice"));
             }
             out.push(Attribute { name, namespace, value });
