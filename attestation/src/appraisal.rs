@@ -5,6 +5,8 @@ mod cpu;
 mod gpu;
 pub mod inspect;
 mod policy;
+#[cfg(test)]
+mod tests;
 
 use self::cpu::{Cpu, Who};
 use self::gpu::Gpus;

@@ -24,7 +24,7 @@ mod reference;
 mod rim;
 mod spdm;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod version;
 mod xml;
 mod xmldsig;

@@ -23,7 +23,7 @@ mod quote;
 mod tcb;
 mod tcb_info;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use appraise::appraise;
 pub use authenticate::{Authenticity, authenticate};

@@ -10,22 +10,22 @@ use ring::signature::{
     KeyPair as _,
 };
 
-use super::super::c14n::canonical;
-use super::super::xml;
-use super::super::{Anchors, GpuEvidence, Report};
 use crate::crypto::sha384;
+use crate::nvidia::c14n::canonical;
+use crate::nvidia::{Anchors, GpuEvidence, Report, xml};
 use crate::x509::Certificate;
 
 /// Somebody with a P-384 key and a certificate.
-pub(super) struct Party {
+#[derive(Clone)]
+pub(crate) struct Party {
     pkcs8: Vec<u8>,
     params: CertificateParams,
-    pub(super) certificate: Certificate,
+    pub(crate) certificate: Certificate,
 }
 
 impl Party {
     /// `issuer`: `None` for a root. Authorities by default.
-    pub(super) fn new(
+    pub(crate) fn new(
         name: &str,
         issuer: Option<&Party>,
         change: impl FnOnce(&mut CertificateParams),
@@ -36,7 +36,7 @@ impl Party {
     }
 
     /// The same party with another certificate.
-    pub(super) fn again(&self, issuer: &Party, change: impl FnOnce(&mut CertificateParams)) -> Self {
+    pub(crate) fn again(&self, issuer: &Party, change: impl FnOnce(&mut CertificateParams)) -> Self {
         let key = KeyPair::try_from(self.pkcs8.as_slice()).unwrap();
         let mut params = self.params.clone();
         change(&mut params);
@@ -68,7 +68,7 @@ impl Party {
         Self { pkcs8, params, certificate }
     }
 
-    fn issuer(&self) -> Issuer<'static, KeyPair> {
+    pub(crate) fn issuer(&self) -> Issuer<'static, KeyPair> {
         Issuer::new(self.params.clone(), KeyPair::try_from(self.pkcs8.as_slice()).unwrap())
     }
 
@@ -79,7 +79,7 @@ impl Party {
     }
 
     /// r || s
-    pub(super) fn sign_fixed(&self, message: &[u8]) -> Vec<u8> {
+    pub(crate) fn sign_fixed(&self, message: &[u8]) -> Vec<u8> {
         self.sign(&ECDSA_P384_SHA384_FIXED_SIGNING, message)
     }
 
@@ -91,13 +91,13 @@ impl Party {
 }
 
 /// For those who issue nothing.
-pub(super) fn end_entity(params: &mut CertificateParams) {
+pub(crate) fn end_entity(params: &mut CertificateParams) {
     params.is_ca = IsCa::NoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
 }
 
 /// `tag`, length, content.
-pub(super) fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
+pub(crate) fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
     let len = content.len();
     let [high, low] = u16::try_from(len).unwrap().to_be_bytes();
     let header = match len {
@@ -108,17 +108,17 @@ pub(super) fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
     [header, content.to_vec()].concat()
 }
 
-pub(super) const OID_SHA384: &[u8] = &[6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 2];
+pub(crate) const OID_SHA384: &[u8] = &[6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 2];
 
-pub(super) const FWID: [u8; 48] = [0xf1; 48];
+pub(crate) const FWID: [u8; 48] = [0xf1; 48];
 
 /// `SEQUENCE { SHA-384, digest }`
-pub(super) fn fwid(digest: &[u8]) -> Vec<u8> {
+pub(crate) fn fwid(digest: &[u8]) -> Vec<u8> {
     tlv(0x30, &[OID_SHA384, &tlv(4, digest)].concat())
 }
 
 /// Hopper's extension, for the device whose key is `point`.
-pub(super) fn composite_device_id(point: &[u8]) -> Vec<u8> {
+pub(crate) fn composite_device_id(point: &[u8]) -> Vec<u8> {
     let key = [
         tlv(0x30, &hex::decode("06072a8648ce3d020106052b81040022").unwrap()),
         tlv(3, &[&[0], point].concat()),
@@ -127,54 +127,64 @@ pub(super) fn composite_device_id(point: &[u8]) -> Vec<u8> {
 }
 
 /// Blackwell's extension with these operational flags.
-pub(super) fn dice_tcb_info(flags: [u8; 4]) -> Vec<u8> {
+pub(crate) fn dice_tcb_info(flags: [u8; 4]) -> Vec<u8> {
     let fwids = tlv(0xa6, &[fwid(&FWID), fwid(&[0; 48])].concat());
     let fields =
         [tlv(0x80, b"NVIDIA"), tlv(0x83, &[1]), fwids, tlv(0x87, &[&[0], flags.as_slice()].concat())];
     tlv(0x30, &fields.concat())
 }
 
-pub(super) const COMPOSITE_DEVICE_ID: &[u64] = &[2, 23, 133, 5, 4, 1];
-pub(super) const DICE_TCB_INFO: &[u64] = &[2, 23, 133, 5, 4, 1, 1];
+pub(crate) const COMPOSITE_DEVICE_ID: &[u64] = &[2, 23, 133, 5, 4, 1];
+pub(crate) const DICE_TCB_INFO: &[u64] = &[2, 23, 133, 5, 4, 1, 1];
 
-pub(super) fn extension(oid: &[u64], content: Vec<u8>) -> CustomExtension {
+pub(crate) fn extension(oid: &[u64], content: Vec<u8>) -> CustomExtension {
     CustomExtension::from_oid_content(oid, content)
 }
 
 /// One GPU with what NVIDIA would endorse about it.
-pub(super) struct Factory {
-    pub(super) root: Party,
-    pub(super) identity: Party,
-    pub(super) boot_rom: Party,
-    pub(super) leaf: Party,
-    pub(super) rim_root: Party,
-    pub(super) rim_authority: Party,
-    pub(super) signer: Party,
+#[derive(Clone)]
+pub(crate) struct Factory {
+    pub(crate) root: Party,
+    pub(crate) identity: Party,
+    pub(crate) boot_rom: Party,
+    pub(crate) leaf: Party,
+    pub(crate) rim_root: Party,
+    pub(crate) rim_authority: Party,
+    pub(crate) signer: Party,
 }
 
-pub(super) const DRIVER: &str = "550.1.2";
-pub(super) const VBIOS: &str = "96.00.9F.00.01";
-pub(super) const NONCE: [u8; 32] = [7; 32];
+pub(crate) const DRIVER: &str = "550.1.2";
+pub(crate) const VBIOS: &str = "96.00.9F.00.01";
+pub(crate) const NONCE: [u8; 32] = [7; 32];
 
 impl Factory {
     /// A Hopper GPU.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let root = Party::new("Root", None, |_| {});
-        let identity = Party::new("GH100 Identity", Some(&root), |_| {});
+        let rim_root = Party::new("RIM root", None, |_| {});
+        let rim_authority = Party::new("RIM authority", Some(&rim_root), |_| {});
+        let signer = Party::new("RIM signer", Some(&rim_authority), end_entity);
+        Self::of(&root, [rim_root, rim_authority, signer])
+    }
+
+    /// Another Hopper GPU of the same vendor.
+    pub(crate) fn another(&self) -> Self {
+        Self::of(&self.root, [&self.rim_root, &self.rim_authority, &self.signer].map(Party::clone))
+    }
+
+    fn of(root: &Party, [rim_root, rim_authority, signer]: [Party; 3]) -> Self {
+        let identity = Party::new("GH100 Identity", Some(root), |_| {});
         let boot_rom = Party::new("GH100 A01 GSP BROM", Some(&identity), |_| {});
         let point = boot_rom.point();
         let leaf = Party::new("GH100 A01 GSP FMC LF", Some(&boot_rom), |params| {
             end_entity(params);
             params.custom_extensions = vec![extension(COMPOSITE_DEVICE_ID, composite_device_id(&point))];
         });
-        let rim_root = Party::new("RIM root", None, |_| {});
-        let rim_authority = Party::new("RIM authority", Some(&rim_root), |_| {});
-        let signer = Party::new("RIM signer", Some(&rim_authority), end_entity);
-        Self { root, identity, boot_rom, leaf, rim_root, rim_authority, signer }
+        Self { root: root.clone(), identity, boot_rom, leaf, rim_root, rim_authority, signer }
     }
 
     /// A Blackwell GPU whose certificate has these operational flags.
-    pub(super) fn blackwell(flags: [u8; 4]) -> Self {
+    pub(crate) fn blackwell(flags: [u8; 4]) -> Self {
         let mut out = Self::new();
         out.boot_rom = Party::new("GB100 A01 GSP BROM", Some(&out.identity), |_| {});
         out.leaf = Party::new("GB100 A01 GSP FMC LF", Some(&out.boot_rom), |params| {
@@ -185,24 +195,24 @@ impl Factory {
     }
 
     /// Issues the leaf again.
-    pub(super) fn leaf_with(&mut self, change: impl FnOnce(&mut CertificateParams)) {
+    pub(crate) fn leaf_with(&mut self, change: impl FnOnce(&mut CertificateParams)) {
         self.leaf = self.leaf.again(&self.boot_rom, change);
     }
 
-    pub(super) fn anchors(&self) -> Anchors {
+    pub(crate) fn anchors(&self) -> Anchors {
         Anchors { device: self.root.certificate.clone(), rim: self.rim_root.certificate.clone() }
     }
 
-    pub(super) fn chain(&self) -> Vec<Certificate> {
+    pub(crate) fn chain(&self) -> Vec<Certificate> {
         [&self.leaf, &self.boot_rom, &self.identity].map(|party| party.certificate.clone()).to_vec()
     }
 
-    pub(super) fn gpu(&self, report: &[u8]) -> GpuEvidence {
+    pub(crate) fn gpu(&self, report: &[u8]) -> GpuEvidence {
         GpuEvidence { x: [0; 32], report: Report::parse(report).unwrap(), chain: self.chain() }
     }
 
     /// What the GPU signs, with a change before it does.
-    pub(super) fn report(&self, change: impl FnOnce(&mut ReportParts)) -> Vec<u8> {
+    pub(crate) fn report(&self, change: impl FnOnce(&mut ReportParts)) -> Vec<u8> {
         let mut parts = ReportParts::default();
         change(&mut parts);
         let mut bytes = parts.to_bytes();
@@ -211,24 +221,24 @@ impl Factory {
     }
 
     /// A manifest whose text is changed before it is signed.
-    pub(super) fn rim(&self, version: &str, change: impl FnOnce(String) -> String) -> Vec<u8> {
+    pub(crate) fn rim(&self, version: &str, change: impl FnOnce(String) -> String) -> Vec<u8> {
         let certificates = [&self.signer, &self.rim_authority, &self.rim_root];
         let certificates = certificates.map(|party| party.certificate.clone());
         sign_rim(&self.signer, &certificates, change(rim_text(version)))
     }
 
     /// Both manifests.
-    pub(super) fn rims(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn rims(&self) -> Vec<Vec<u8>> {
         [DRIVER, VBIOS].map(|version| self.rim(version, |text| text)).to_vec()
     }
 
     /// Good responses about everything, made by the issuers themselves.
-    pub(super) fn responses(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn responses(&self) -> Vec<Vec<u8>> {
         self.asked().map(|(certificate, issuer)| Ocsp::good(certificate, issuer).signed(issuer, &[])).to_vec()
     }
 
     /// Every certificate that must be asked about, with its issuer.
-    pub(super) fn asked(&self) -> [(&Party, &Party); 4] {
+    pub(crate) fn asked(&self) -> [(&Party, &Party); 4] {
         [
             (&self.boot_rom, &self.identity),
             (&self.identity, &self.root),
@@ -239,24 +249,24 @@ impl Factory {
 }
 
 /// A report before it is signed.
-pub(super) struct ReportParts {
-    pub(super) request: [u8; 37],
+pub(crate) struct ReportParts {
+    pub(crate) request: [u8; 37],
     /// Version, code, two parameters, number of blocks.
-    pub(super) header: [u8; 5],
+    pub(crate) header: [u8; 5],
     /// Index, specification, size, type, size of the value; the value.
-    pub(super) blocks: Vec<([u8; 7], Vec<u8>)>,
+    pub(crate) blocks: Vec<([u8; 7], Vec<u8>)>,
     /// Added to the length of the record.
-    pub(super) extra_len: u8,
-    pub(super) opaque: Vec<(u16, Vec<u8>)>,
+    pub(crate) extra_len: u8,
+    pub(crate) opaque: Vec<(u16, Vec<u8>)>,
     /// Behind the fields.
-    pub(super) opaque_tail: Vec<u8>,
+    pub(crate) opaque_tail: Vec<u8>,
 }
 
 /// Number of measurements; index 35 is among them.
-pub(super) const BLOCKS: u8 = 40;
+pub(crate) const BLOCKS: u8 = 40;
 
 /// The measurement with this index in manifests.
-pub(super) fn value(index: u8) -> Vec<u8> {
+pub(crate) fn value(index: u8) -> Vec<u8> {
     vec![index + 1; 48]
 }
 
@@ -289,12 +299,12 @@ impl Default for ReportParts {
 
 impl ReportParts {
     /// Replaces or adds a field of the opaque data.
-    pub(super) fn set(&mut self, number: u16, content: &[u8]) {
+    pub(crate) fn set(&mut self, number: u16, content: &[u8]) {
         self.remove(number);
         self.opaque.push((number, content.to_vec()));
     }
 
-    pub(super) fn remove(&mut self, number: u16) {
+    pub(crate) fn remove(&mut self, number: u16) {
         self.opaque.retain(|(known, _)| *known != number);
     }
 
@@ -353,7 +363,7 @@ fn rim_text(version: &str) -> String {
 }
 
 /// Fills in a manifest's text. What is no XML, or has no signature to fill in, stays as it is.
-pub(super) fn sign_rim(signer: &Party, certificates: &[Certificate], text: String) -> Vec<u8> {
+pub(crate) fn sign_rim(signer: &Party, certificates: &[Certificate], text: String) -> Vec<u8> {
     let base64 = |bytes: &[u8]| <base64ct::Base64 as base64ct::Encoding>::encode_string(bytes);
     let certificate =
         |c: &Certificate| format!("<ds:X509Certificate>{}</ds:X509Certificate>", base64(c.der()));
@@ -375,34 +385,34 @@ pub(super) fn sign_rim(signer: &Party, certificates: &[Certificate], text: Strin
 
 /// An OCSP response before it is signed; DER pieces.
 #[derive(Clone)]
-pub(super) struct Ocsp {
-    pub(super) response_status: Vec<u8>,
-    pub(super) response_type: Vec<u8>,
+pub(crate) struct Ocsp {
+    pub(crate) response_status: Vec<u8>,
+    pub(crate) response_type: Vec<u8>,
     /// Before the responder.
-    pub(super) version: Vec<u8>,
-    pub(super) responder: Vec<u8>,
-    pub(super) hash: Vec<u8>,
-    pub(super) name_hash: Vec<u8>,
-    pub(super) key_hash: Vec<u8>,
-    pub(super) serial: Vec<u8>,
-    pub(super) status: Vec<u8>,
-    pub(super) this_update: Vec<u8>,
-    pub(super) next_update: Vec<u8>,
-    pub(super) single_extensions: Vec<u8>,
-    pub(super) extensions: Vec<u8>,
-    pub(super) singles: usize,
+    pub(crate) version: Vec<u8>,
+    pub(crate) responder: Vec<u8>,
+    pub(crate) hash: Vec<u8>,
+    pub(crate) name_hash: Vec<u8>,
+    pub(crate) key_hash: Vec<u8>,
+    pub(crate) serial: Vec<u8>,
+    pub(crate) status: Vec<u8>,
+    pub(crate) this_update: Vec<u8>,
+    pub(crate) next_update: Vec<u8>,
+    pub(crate) single_extensions: Vec<u8>,
+    pub(crate) extensions: Vec<u8>,
+    pub(crate) singles: usize,
 }
 
-pub(super) fn time(text: &str) -> Vec<u8> {
+pub(crate) fn time(text: &str) -> Vec<u8> {
     tlv(0x18, text.as_bytes())
 }
 
 /// When everything of the factory is valid.
-pub(super) const NOW: &str = "2026-11-24T12:00:00Z";
+pub(crate) const NOW: &str = "2026-11-24T12:00:00Z";
 
 impl Ocsp {
     /// `certificate` is good, on the day of [`NOW`].
-    pub(super) fn good(certificate: &Party, issuer: &Party) -> Self {
+    pub(crate) fn good(certificate: &Party, issuer: &Party) -> Self {
         let subject = issuer.certificate.subject_der();
         Self {
             response_status: vec![0x0a, 1, 0],
@@ -422,12 +432,12 @@ impl Ocsp {
         }
     }
 
-    pub(super) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);
         self
     }
 
-    pub(super) fn signed(&self, signer: &Party, certificates: &[&Party]) -> Vec<u8> {
+    pub(crate) fn signed(&self, signer: &Party, certificates: &[&Party]) -> Vec<u8> {
         let id = [&self.hash, &self.name_hash, &self.key_hash, &self.serial].map(Vec::as_slice).concat();
         let single =
             [&tlv(0x30, &id), &self.status, &self.this_update, &self.next_update, &self.single_extensions];

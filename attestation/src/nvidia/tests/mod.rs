@@ -7,7 +7,7 @@
 )]
 
 mod corpus;
-mod factory;
+pub(crate) mod factory;
 mod formats;
 mod ocsp;
 mod rejects;

@@ -17,12 +17,12 @@ use crate::x509::Certificate;
 use crate::{Endorsement, EndorsementKind, UnixTime};
 
 /// A P-256 key that signs certificates and everything else.
-pub(super) struct Key {
+pub(crate) struct Key {
     pkcs8: Vec<u8>,
 }
 
 impl Key {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let random = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
         Self { pkcs8: pkcs8.as_ref().to_vec() }
@@ -43,64 +43,64 @@ impl Key {
     }
 
     /// r || s
-    pub(super) fn sign(&self, message: &[u8]) -> Vec<u8> {
+    pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
         self.ring().sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec()
     }
 }
 
 /// What a certificate says.
 #[derive(Clone)]
-pub(super) struct Subject {
-    pub(super) name: &'static str,
+pub(crate) struct Subject {
+    pub(crate) name: &'static str,
     /// First and last year.
-    pub(super) years: (i32, i32),
-    pub(super) serial: u8,
-    pub(super) authority: bool,
+    pub(crate) years: (i32, i32),
+    pub(crate) serial: u8,
+    pub(crate) authority: bool,
     /// Signed by a key that is not its issuer's.
-    pub(super) forged: bool,
+    pub(crate) forged: bool,
 }
 
 /// What a revocation list says.
 #[derive(Clone)]
-pub(super) struct List {
-    pub(super) years: (i32, i32),
-    pub(super) revoked: Vec<u8>,
-    pub(super) forged: bool,
+pub(crate) struct List {
+    pub(crate) years: (i32, i32),
+    pub(crate) revoked: Vec<u8>,
+    pub(crate) forged: bool,
 }
 
 /// Elements of the SGX extensions by their last arc, each with its value as DER.
-pub(super) type Elements = Vec<(u8, Vec<u8>)>;
+pub(crate) type Elements = Vec<(u8, Vec<u8>)>;
 
 /// One platform with its quote and endorsements. [`Case::new`] is accepted by the strict policy.
-pub(super) struct Case {
-    pub(super) root_key: Key,
+pub(crate) struct Case {
+    pub(crate) root_key: Key,
     /// Made once: ECDSA signatures differ each time.
     root_der: OnceLock<Vec<u8>>,
-    pub(super) issuer_key: Key,
-    pub(super) pck_key: Key,
-    pub(super) signer_key: Key,
-    pub(super) attestation_key: Key,
-    pub(super) root: Subject,
-    pub(super) issuer: Subject,
-    pub(super) pck: Subject,
-    pub(super) signer: Subject,
-    pub(super) pck_list: List,
-    pub(super) root_list: List,
+    pub(crate) issuer_key: Key,
+    pub(crate) pck_key: Key,
+    pub(crate) signer_key: Key,
+    pub(crate) attestation_key: Key,
+    pub(crate) root: Subject,
+    pub(crate) issuer: Subject,
+    pub(crate) pck: Subject,
+    pub(crate) signer: Subject,
+    pub(crate) pck_list: List,
+    pub(crate) root_list: List,
     /// Elements at the top, but 2 (TCB) and 7 (configuration).
-    pub(super) sgx: Elements,
-    pub(super) sgx_tcb: Elements,
-    pub(super) sgx_configuration: Elements,
-    pub(super) header: [u8; 48],
-    pub(super) descriptor: Vec<u8>,
-    pub(super) body: Vec<u8>,
-    pub(super) qe_report: [u8; 384],
-    pub(super) qe_auth_data: Vec<u8>,
-    pub(super) tcb_info: Value,
-    pub(super) qe_identity: Value,
+    pub(crate) sgx: Elements,
+    pub(crate) sgx_tcb: Elements,
+    pub(crate) sgx_configuration: Elements,
+    pub(crate) header: [u8; 48],
+    pub(crate) descriptor: Vec<u8>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) qe_report: [u8; 384],
+    pub(crate) qe_auth_data: Vec<u8>,
+    pub(crate) tcb_info: Value,
+    pub(crate) qe_identity: Value,
 }
 
 /// Where fields of the body begin.
-pub(super) mod at {
+pub(crate) mod at {
     pub(crate) const TEE_TCB_SVN: usize = 0;
     pub(crate) const MR_SEAM: usize = 16;
     pub(crate) const MR_SIGNER_SEAM: usize = 64;
@@ -118,7 +118,7 @@ pub(super) mod at {
 
 impl Case {
     /// A current platform at [`Case::now`]; version 4 or 5.
-    pub(super) fn new(version: u8) -> Self {
+    pub(crate) fn new(version: u8) -> Self {
         let subject =
             |name, serial, authority| Subject { name, years: (2020, 2040), serial, authority, forged: false };
         let list = List { years: (2026, 2027), revoked: Vec::new(), forged: false };
@@ -153,16 +153,16 @@ impl Case {
     }
 
     /// 2026-06-15
-    pub(super) fn now() -> UnixTime {
+    pub(crate) fn now() -> UnixTime {
         UnixTime(1_781_481_600)
     }
 
     /// Writes into the body.
-    pub(super) fn set(&mut self, place: usize, bytes: &[u8]) {
+    pub(crate) fn set(&mut self, place: usize, bytes: &[u8]) {
         self.body[place..place + bytes.len()].copy_from_slice(bytes);
     }
 
-    pub(super) fn anchor(&self) -> Certificate {
+    pub(crate) fn anchor(&self) -> Certificate {
         Certificate::from_der(&self.root_der()).unwrap()
     }
 
@@ -171,7 +171,7 @@ impl Case {
         self.root_der.get_or_init(make).clone()
     }
 
-    pub(super) fn issuer_der(&self) -> Vec<u8> {
+    pub(crate) fn issuer_der(&self) -> Vec<u8> {
         certificate(&self.issuer, &self.issuer_key, Some(&self.root), &self.root_key, None)
     }
 
@@ -193,12 +193,12 @@ impl Case {
     }
 
     /// The certificates in the quote.
-    pub(super) fn pck_chain(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn pck_chain(&self) -> Vec<Vec<u8>> {
         vec![self.pck_der(), self.issuer_der(), self.root_der()]
     }
 
     /// The quote, with a chain of these certificates.
-    pub(super) fn quote_with(&self, chain: &[Vec<u8>]) -> Vec<u8> {
+    pub(crate) fn quote_with(&self, chain: &[Vec<u8>]) -> Vec<u8> {
         let pem: String = chain.iter().map(|der| pem(der)).collect();
         let pem = [pem.as_bytes(), &[0]].concat();
         let mut report = self.qe_report;
@@ -229,24 +229,24 @@ impl Case {
         [&signed[..], &length(&data), &data].concat()
     }
 
-    pub(super) fn quote(&self) -> Vec<u8> {
+    pub(crate) fn quote(&self) -> Vec<u8> {
         self.quote_with(&self.pck_chain())
     }
 
-    pub(super) fn signed_tcb_info(&self) -> Vec<u8> {
+    pub(crate) fn signed_tcb_info(&self) -> Vec<u8> {
         document("tcbInfo", &self.tcb_info, &self.signer_key)
     }
 
-    pub(super) fn signed_qe_identity(&self) -> Vec<u8> {
+    pub(crate) fn signed_qe_identity(&self) -> Vec<u8> {
         document("enclaveIdentity", &self.qe_identity, &self.signer_key)
     }
 
     /// A certificate of the TCB signing key, and the root.
-    pub(super) fn signing_chain(&self, signer: &Subject) -> Vec<u8> {
+    pub(crate) fn signing_chain(&self, signer: &Subject) -> Vec<u8> {
         [pem(&self.signer_der(signer)), pem(&self.root_der())].concat().into_bytes()
     }
 
-    pub(super) fn endorsements(&self) -> Vec<Endorsement> {
+    pub(crate) fn endorsements(&self) -> Vec<Endorsement> {
         let pck_crl = revocation_list(&self.pck_list, &self.issuer, &self.issuer_key, &self.attestation_key);
         let root_crl = revocation_list(&self.root_list, &self.root, &self.root_key, &self.attestation_key);
         let pck_crl_chain = [pem(&self.issuer_der()), pem(&self.root_der())].concat().into_bytes();
@@ -264,11 +264,11 @@ impl Case {
 }
 
 /// A signed document as Intel serves it.
-pub(super) fn document(member: &str, body: &Value, key: &Key) -> Vec<u8> {
+pub(crate) fn document(member: &str, body: &Value, key: &Key) -> Vec<u8> {
     document_of_text(member, &body.to_string(), key)
 }
 
-pub(super) fn document_of_text(member: &str, body: &str, key: &Key) -> Vec<u8> {
+pub(crate) fn document_of_text(member: &str, body: &str, key: &Key) -> Vec<u8> {
     let signature = hex::encode(key.sign(body.as_bytes()));
     format!("{{\"{member}\":{body},\"signature\":\"{signature}\"}}").into_bytes()
 }
@@ -277,7 +277,7 @@ fn length(bytes: &[u8]) -> [u8; 4] {
     u32::try_from(bytes.len()).unwrap().to_le_bytes()
 }
 
-pub(super) fn pem(der: &[u8]) -> String {
+pub(crate) fn pem(der: &[u8]) -> String {
     der::pem::encode_string("CERTIFICATE", der::pem::LineEnding::LF, der).unwrap()
 }
 
@@ -347,16 +347,16 @@ fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
     [&head, content].concat()
 }
 
-pub(super) fn sequence(content: &[u8]) -> Vec<u8> {
+pub(crate) fn sequence(content: &[u8]) -> Vec<u8> {
     tlv(0x30, content)
 }
 
-pub(super) fn octets(content: &[u8]) -> Vec<u8> {
+pub(crate) fn octets(content: &[u8]) -> Vec<u8> {
     tlv(4, content)
 }
 
 /// From 0 to 0x7fff.
-pub(super) fn integer(value: u16) -> Vec<u8> {
+pub(crate) fn integer(value: u16) -> Vec<u8> {
     match value.to_be_bytes() {
         [0, low] if low < 0x80 => tlv(2, &[low]),
         both => tlv(2, &both),
@@ -420,7 +420,7 @@ fn components(svn: [u8; 16]) -> Value {
 }
 
 /// A level for components of the SGX and the TDX TCB.
-pub(super) fn level(sgx: u8, tdx: [u8; 3], pcesvn: u16, status: &str, advisories: &[&str]) -> Value {
+pub(crate) fn level(sgx: u8, tdx: [u8; 3], pcesvn: u16, status: &str, advisories: &[&str]) -> Value {
     let [a, b, c] = tdx;
     let mut all = [0; 16];
     all[..3].copy_from_slice(&[a, b, c]);
@@ -431,7 +431,7 @@ pub(super) fn level(sgx: u8, tdx: [u8; 3], pcesvn: u16, status: &str, advisories
 }
 
 /// A level of a module or of the quoting enclave.
-pub(super) fn svn_level(svn: u16, status: &str, advisories: &[&str]) -> Value {
+pub(crate) fn svn_level(svn: u16, status: &str, advisories: &[&str]) -> Value {
     let date = "2026-01-01T00:00:00Z";
     json!({ "tcb": { "isvsvn": svn }, "tcbDate": date, "tcbStatus": status, "advisoryIDs": advisories })
 }

@@ -4,7 +4,7 @@
 
 mod corpus;
 mod event_log;
-mod factory;
+pub(crate) mod factory;
 mod mutations;
 mod rejects;
 
