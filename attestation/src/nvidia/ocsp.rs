@@ -3,7 +3,7 @@
 use der::asn1::{AnyRef, BitStringRef, GeneralizedTime, ObjectIdentifier, OctetStringRef, UintRef};
 use der::{Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
 use x509_cert::ext::pkix::ExtendedKeyUsage;
-use x509_cert::spki::AlgorithmIdentifierRef;
+use x509_cert::spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef};
 
 use crate::crypto::{sha256, sha384};
 use crate::x509::{Certificate, CertificatePath, Signed};
@@ -79,7 +79,7 @@ impl OcspResponse {
         let mut reader = SliceReader::new(der)?;
         let response = reader.sequence(|r| {
             let content = r.tlv_bytes()?.to_vec();
-            let algorithm = AlgorithmIdentifierRef::decode(r)?.oid;
+            let algorithm = AlgorithmIdentifierOwned::decode(r)?;
             let bits = BitStringRef::decode(r)?;
             let signature = bits.as_bytes().ok_or_else(|| Tag::BitString.value_error())?.to_vec();
             let certificates = match explicit(r, TagNumber::N0)? {

@@ -42,7 +42,7 @@ impl Certificate {
         let not_der = |_| Error::malformed(WHAT, "not a DER X.509 certificate");
         let parsed = x509_cert::Certificate::from_der(der).map_err(not_der)?;
         let signed = Signed::split(der).map_err(not_der)?;
-        if signed.algorithm != parsed.tbs_certificate.signature.oid {
+        if signed.algorithm != parsed.tbs_certificate.signature {
             return Err(Error::malformed(WHAT, "names two signature algorithms"));
         }
         Ok(Self { der: der.to_vec(), signed, parsed })

@@ -12,7 +12,7 @@ pub use revocation::RevocationList;
 
 use der::asn1::{BitStringRef, ObjectIdentifier};
 use der::{Decode, Reader as _, SliceReader, Tag};
-use x509_cert::spki::AlgorithmIdentifierRef;
+use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use crate::crypto::{SignatureCache, SignatureScheme};
 
@@ -26,7 +26,8 @@ const ECDSA_WITH_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.84
 pub(crate) struct Signed {
     /// The signed part, tag and length included.
     pub(crate) content: Vec<u8>,
-    pub(crate) algorithm: ObjectIdentifier,
+    /// With its parameters, which nobody signs here: certificates and lists repeat it inside (RFC 5280 section 4.1.1.2).
+    pub(crate) algorithm: AlgorithmIdentifierOwned,
     pub(crate) signature: Vec<u8>,
 }
 
@@ -35,7 +36,7 @@ impl Signed {
         let mut reader = SliceReader::new(der)?;
         let parts = reader.sequence(|r| {
             let content = r.tlv_bytes()?.to_vec();
-            let algorithm = AlgorithmIdentifierRef::decode(r)?.oid;
+            let algorithm = AlgorithmIdentifierOwned::decode(r)?;
             // Signatures are whole bytes: with unused bits allowed there would be several forms of one certificate.
             let bits = BitStringRef::decode(r)?;
             let signature = bits.as_bytes().ok_or_else(|| Tag::BitString.value_error())?.to_vec();
@@ -52,7 +53,7 @@ impl Signed {
     }
 
     fn scheme(&self) -> Option<SignatureScheme> {
-        match self.algorithm {
+        match self.algorithm.oid {
             RSASSA_PSS => Some(SignatureScheme::RsaPssSha384),
             ECDSA_WITH_SHA256 => Some(SignatureScheme::EcdsaP256Sha256Asn1),
             ECDSA_WITH_SHA384 => Some(SignatureScheme::EcdsaP384Sha384Asn1),

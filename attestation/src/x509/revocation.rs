@@ -4,7 +4,7 @@ use der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef};
 use der::{Decode, Reader, SliceReader};
 use x509_cert::name::Name;
 use x509_cert::serial_number::SerialNumber;
-use x509_cert::spki::AlgorithmIdentifierRef;
+use x509_cert::spki::AlgorithmIdentifierOwned;
 use x509_cert::time::Time;
 
 use super::{Certificate, Signed};
@@ -26,7 +26,7 @@ pub struct RevocationList {
 /// The signed part. Read by hand: the library's type takes three times as long for Intel's lists, on every appraisal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct TbsCertList {
-    algorithm: ObjectIdentifier,
+    algorithm: AlgorithmIdentifierOwned,
     issuer: Name,
     this_update: UnixTime,
     next_update: Option<UnixTime>,
@@ -132,7 +132,7 @@ impl TbsCertList {
                 return Err(der::Tag::Integer.value_error());
             }
             let mut list = Self {
-                algorithm: AlgorithmIdentifierRef::decode(r)?.oid,
+                algorithm: AlgorithmIdentifierOwned::decode(r)?,
                 issuer: Name::decode(r)?,
                 this_update: time(r)?,
                 next_update: match r.peek_byte() {

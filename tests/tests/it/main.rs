@@ -17,5 +17,6 @@ mod peers;
 mod privacy;
 mod recipes;
 mod snp_chain;
+mod snp_corpus;
 mod snp_report;
 mod vectors;

@@ -113,19 +113,19 @@ fn each_fault_of_a_chain_is_found() {
             "the ASK has no basic constraints",
             |p| p.ask.remove(BASIC_CONSTRAINTS),
             "snp.chain",
-            "SEV-Factory, the issuer of the key, is missing",
+            "SEV-Factory is not a certificate authority",
         ),
         (
             "the ASK says that it is none",
             |p| p.ask.set(BASIC_CONSTRAINTS, basic_constraints(false)),
             "snp.chain",
-            "SEV-Factory, the issuer of the key, is missing",
+            "SEV-Factory is not a certificate authority",
         ),
         (
             "the ASK has basic constraints twice",
             |p| p.ask.add(BASIC_CONSTRAINTS, basic_constraints(true)),
             "snp.chain",
-            "SEV-Factory, the issuer of the key, is missing",
+            "SEV-Factory is not a certificate authority",
         ),
         (
             "an ARK of the same name signed the ASK",
@@ -383,6 +383,13 @@ fn incomplete_and_senseless_endorsements_are_refused() {
     malformed(vec![ask.clone(); 9], "more than 8");
     malformed(vec![vcek.clone(), signed_other], "two signature algorithms");
     malformed(vec![vcek.clone(), unsigned_other], "two signature algorithms");
+    // A salt of another length, where nobody signs it: the last byte of the outer parameters.
+    let salt = [0xa2, 0x03, 0x02, 0x01, 0x30];
+    let outer = ask.windows(5).rposition(|bytes| bytes == salt).unwrap();
+    assert!(outer > places[1]);
+    let mut unsigned_salt = ask.clone();
+    unsigned_salt[outer + 4] = 0x20;
+    malformed(vec![vcek.clone(), unsigned_salt], "two signature algorithms");
     for bad in
         [b"not a certificate".to_vec(), Vec::new(), ask[..ask.len() - 1].to_vec(), [&ask[..], &[0]].concat()]
     {
