@@ -6,7 +6,7 @@ use crate::result::Claim;
 use crate::wire::EpochStatement;
 
 pub(super) fn of(s: &EpochStatement) -> BTreeMap<&'static str, Claim> {
-    let hex = |bytes: &[u8]| Claim::Text(hex::encode(bytes));
+    let hex = |bytes: &[u8]| Claim::Text(crate::types::to_hex(bytes));
     BTreeMap::from([
         ("boot_id", hex(&s.boot_id)),
         ("epoch", Claim::Number(s.epoch)),

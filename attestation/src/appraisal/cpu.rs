@@ -73,12 +73,12 @@ impl Cpu {
                 let rows = policy.snp.as_ref().zip(Some(&policy.anchors.floors));
                 (
                     rows.map(|(rows, floors)| snp::appraise(report, who, rows, floors)),
-                    hex::encode(report.chip_id),
+                    crate::types::to_hex(&report.chip_id),
                 )
             }
             (Self::Tdx { quote, .. }, Who::Tdx(who)) => {
                 let rows = policy.tdx.as_ref();
-                (rows.map(|rows| tdx::appraise(quote, who, rows)), hex::encode(quote.pck.ppid))
+                (rows.map(|rows| tdx::appraise(quote, who, rows)), crate::types::to_hex(&quote.pck.ppid))
             }
             (Self::Snp { .. }, Who::Tdx(_)) | (Self::Tdx { .. }, Who::Snp(_)) => (None, String::new()),
         };

@@ -48,7 +48,11 @@ pub fn bundle(response: &[u8], policy: &Policy, ctx: Context<'_>) -> Report {
             let who = gpus.authenticate(policy, ctx);
             report.factors.retain(|factor| factor.name != REPORT_DATA);
             let why = "the session is not in the file";
-            report.factors.push(Factor::unchecked("channel.binding", hex::encode(parsed.report_data()), why));
+            report.factors.push(Factor::unchecked(
+                "channel.binding",
+                crate::types::to_hex(parsed.report_data()),
+                why,
+            ));
             report.factors.push(Factor::unchecked("channel.spki", statement.spki.to_string(), why));
             report.factors.push(super::policy::window(&statement, ctx.now));
             report.factors.extend(parsed.appraise_statement(&statement));
@@ -125,13 +129,13 @@ fn cpu(cpu: &Cpu, policy: &Policy, report_data: Option<[u8; 64]>, ctx: Context<'
 }
 
 fn expected_report_data(cpu: &Cpu, expected: Option<[u8; 64]>) -> Factor {
-    let got = hex::encode(cpu.report_data());
+    let got = crate::types::to_hex(cpu.report_data());
     match expected {
         None => Factor::unchecked(REPORT_DATA, got, "no expected value was given"),
         Some(expected) => {
             let same = constant_time_eq(&expected, cpu.report_data());
             let help = "the evidence was made for something else";
-            Factor::of(REPORT_DATA, same, got, hex::encode(expected), help)
+            Factor::of(REPORT_DATA, same, got, crate::types::to_hex(&expected), help)
         }
     }
 }

@@ -60,7 +60,7 @@ pub fn appraise_all(ueids: &[&str], policy: &NvidiaPolicy) -> Vec<Factor> {
 
 fn nonce(gpu: &GpuEvidence, expected: Option<[u8; 32]>) -> Factor {
     const NAME: &str = "nvidia.nonce";
-    let got = hex::encode(gpu.report.nonce);
+    let got = crate::types::to_hex(&gpu.report.nonce);
     match expected {
         None => Factor::unchecked(NAME, got, "no expected value was given"),
         Some(expected) => {
@@ -69,7 +69,7 @@ fn nonce(gpu: &GpuEvidence, expected: Option<[u8; 32]>) -> Factor {
                 NAME,
                 same,
                 got,
-                hex::encode(expected),
+                crate::types::to_hex(&expected),
                 "the report was made for something else, or before",
             )
         }

@@ -146,11 +146,11 @@ impl<'a> DeviceChain<'a> {
 
     /// Names the device for good: serial number of the certificate of its boot ROM, lower-case hex. Empty without one.
     pub(super) fn ueid(&self) -> String {
-        self.certificates.get(1).map(|boot_rom| hex::encode(boot_rom.serial())).unwrap_or_default()
+        self.certificates.get(1).map(|boot_rom| crate::types::to_hex(boot_rom.serial())).unwrap_or_default()
     }
 
     /// Names the attestation key: its certificate's serial number, lower-case hex. NVIDIA's tools call its decimal form the UEID.
     pub(super) fn key_serial(&self) -> String {
-        self.leaf().map(|leaf| hex::encode(leaf.serial())).unwrap_or_default()
+        self.leaf().map(|leaf| crate::types::to_hex(leaf.serial())).unwrap_or_default()
     }
 }

@@ -17,14 +17,14 @@ pub fn claims(gpu: &GpuEvidence, who: &Authenticity) -> BTreeMap<&'static str, C
         ("chip", known(Some(who.chip.as_str()).filter(|chip| !chip.is_empty()))),
         ("driver_version", known(opaque.driver_version())),
         ("vbios_version", known(opaque.vbios_version().as_deref())),
-        ("nonce", Claim::Text(hex::encode(report.nonce))),
+        ("nonce", Claim::Text(crate::types::to_hex(&report.nonce))),
         ("measurements", Claim::Number(u64::try_from(report.measurements.len()).unwrap_or(u64::MAX))),
         ("protected_pcie", text(opaque.protected_pcie())),
         ("feature", text(opaque.feature())),
         ("ueid", text(&who.ueid)),
         ("key_serial", text(&who.key_serial)),
     ]);
-    out.extend(opaque.fwid().map(|fwid| ("fwid", Claim::Text(hex::encode(fwid)))));
+    out.extend(opaque.fwid().map(|fwid| ("fwid", Claim::Text(crate::types::to_hex(fwid)))));
     if let Some(ids) = super::rim_ids(report, &who.chip) {
         out.insert("rim_ids", Claim::List(ids.to_vec()));
     }

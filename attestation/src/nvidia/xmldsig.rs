@@ -2,7 +2,8 @@
 //!
 //! Sources: W3C, XML Signature Syntax and Processing Version 1.1; RFC 9231 (algorithm names).
 
-use base64ct::{Base64, Encoding};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use super::c14n::canonical;
 use super::xml::Element;
@@ -185,5 +186,5 @@ fn base64(element: &Element<'_>) -> Result<Vec<u8>, Error> {
         return Err(fault(format!("{} is too long", element.name.local)));
     }
     let packed: String = text.split_ascii_whitespace().collect();
-    Base64::decode_vec(&packed).map_err(|_reason| fault(format!("{} is not base64", element.name.local)))
+    STANDARD.decode(&packed).map_err(|_reason| fault(format!("{} is not base64", element.name.local)))
 }

@@ -87,7 +87,7 @@ pub struct Xfam(pub [u8; 8]);
 
 impl std::fmt::Display for Xfam {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&hex::encode(self.0))
+        f.write_str(&crate::types::to_hex(&self.0))
     }
 }
 

@@ -121,9 +121,10 @@ impl<'a> Chain<'a> {
         };
         // What was given is what is meant: a wrong intermediate, such as one that says of itself that it is none, is not mended by
         // a built-in one.
-        let is_endorsed = |c: &Certificate| c.key_for(SignatureScheme::EcdsaP384Sha384Fixed).is_some();
+        let is_key =
+            |c: &Certificate| c.key_for(SignatureScheme::EcdsaP384Sha384Fixed).is_some() && !c.is_authority();
         let mut authorities =
-            given.certificates.iter().filter(|c| !is_endorsed(c) && !c.is_self_issued()).peekable();
+            given.certificates.iter().filter(|c| !is_key(c) && !c.is_self_issued()).peekable();
         let intermediate = match authorities.peek() {
             Some(_) => authorities.find(|c| key.names_issuer(c)),
             None => built_in,

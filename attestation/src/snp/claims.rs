@@ -10,7 +10,7 @@ use crate::result::Claim;
 /// Claims by name, as `cocoon inspect snp --json` shows them.
 #[must_use]
 pub fn claims(report: &Report, who: &Authenticity) -> BTreeMap<&'static str, Claim> {
-    let hex = |bytes: &[u8]| Claim::Text(hex::encode(bytes));
+    let hex = |bytes: &[u8]| Claim::Text(crate::types::to_hex(bytes));
     let tcb = |tcb: TcbVersion| match who.product {
         Some(product) => Claim::Numbers(tcb.parts(product).named().collect()),
         None => hex(&tcb.0),

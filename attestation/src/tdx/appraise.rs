@@ -97,7 +97,7 @@ fn module(body: &TdReport, who: &Authenticity, policy: &TdxPolicy) -> Vec<Factor
     let help = "the TDX module is not one of Intel's production modules";
     let zero = |name, bytes: &[u8]| {
         let ok = bytes.iter().all(|byte| *byte == 0);
-        Factor::of(name, ok, if ok { "zero".to_owned() } else { hex::encode(bytes) }, "zero", help)
+        Factor::of(name, ok, if ok { "zero".to_owned() } else { crate::types::to_hex(bytes) }, "zero", help)
     };
     let mut out = vec![
         policy.mr_seam.factor("tdx.mr_seam", &body.mr_seam, "another TDX module than the policy accepts"),

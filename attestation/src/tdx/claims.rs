@@ -9,7 +9,7 @@ use crate::result::Claim;
 /// Claims by name, as `cocoon inspect tdx --json` shows them. Bytes are hex in the order in which the quote has them.
 #[must_use]
 pub fn claims(quote: &Quote, who: &Authenticity) -> BTreeMap<&'static str, Claim> {
-    let hex = |bytes: &[u8]| Claim::Text(hex::encode(bytes));
+    let hex = |bytes: &[u8]| Claim::Text(crate::types::to_hex(bytes));
     let body = &quote.body;
     let [rtmr0, rtmr1, rtmr2, rtmr3] = &body.rtmr;
     let mut out = BTreeMap::from([

@@ -153,7 +153,11 @@ impl<'a> Search<'a> {
     /// The TCB info for the platform of `pck`.
     pub(super) fn tcb_info(&self, pck: &Pck) -> Fit<Endorsed<'a, TcbInfo>> {
         let fits = |info: &TcbInfo| (info.fmspc.0, info.pce_id.0) == (pck.fmspc, pck.pce_id);
-        let wanted = format!("FMSPC {} and PCE-ID {}", hex::encode(pck.fmspc), hex::encode(pck.pce_id));
+        let wanted = format!(
+            "FMSPC {} and PCE-ID {}",
+            crate::types::to_hex(&pck.fmspc),
+            crate::types::to_hex(&pck.pce_id)
+        );
         self.document(&self.given.tcb_infos, fits, |info| info.tcb_evaluation_data_number, &wanted)
     }
 

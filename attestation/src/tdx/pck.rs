@@ -2,10 +2,10 @@
 //! Certificate and Certificate Revocation List Profile Specification, section 1.3).
 
 use der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef};
-use der::{Decode, Reader as _};
+use der::{Decode, Reader as _, Tag, Tagged as _};
 
 use crate::Error;
-use crate::x509::Certificate;
+use crate::x509::{Certificate, content};
 
 /// SGX extensions. Everything below is one of its arcs.
 const SGX: &str = "1.2.840.113741.1.13.1";
@@ -125,21 +125,25 @@ const OTHER: u8 = 0;
 impl<'a> Elements<'a> {
     /// Those whose identifier is one arc below `parent`.
     fn read(value: AnyRef<'a>, parent: ObjectIdentifier) -> Option<Self> {
-        let elements = value.sequence(|r| {
-            let mut out = Vec::new();
-            while !r.is_finished() && out.len() <= MAX_ELEMENTS {
-                let (oid, value): (ObjectIdentifier, AnyRef<'a>) =
-                    r.sequence(|r| Ok((r.decode()?, r.decode()?)))?;
-                let number = match oid.as_bytes().strip_prefix(parent.as_bytes()) {
-                    // An arc above 127 has more bytes.
-                    Some([number]) => *number,
-                    Some(_) | None => OTHER,
-                };
-                out.push((number, value));
-            }
-            Ok(out)
-        });
-        elements.ok().filter(|all| all.len() <= MAX_ELEMENTS).map(Self)
+        let mut out = Vec::new();
+        let mut all = content(value).ok()?;
+        while !all.is_finished() && out.len() <= MAX_ELEMENTS {
+            out.push(Self::element(AnyRef::decode(&mut all).ok()?, parent).ok()?);
+        }
+        (out.len() <= MAX_ELEMENTS).then_some(Self(out))
+    }
+
+    fn element(pair: AnyRef<'a>, parent: ObjectIdentifier) -> der::Result<(u8, AnyRef<'a>)> {
+        let mut pair = content(pair)?;
+        let (oid, value) = (AnyRef::decode(&mut pair)?, AnyRef::decode(&mut pair)?);
+        oid.tag().assert_eq(Tag::ObjectIdentifier)?;
+        let number = match oid.value().strip_prefix(parent.as_bytes()) {
+            // An arc above 127 has more bytes; the last one has no continuation bit.
+            Some([number]) if *number < 0x80 => *number,
+            Some([_]) => return Err(Tag::ObjectIdentifier.value_error()),
+            Some(_) | None => OTHER,
+        };
+        pair.finish((number, value))
     }
 
     /// The value of element `number`, if it is there once.

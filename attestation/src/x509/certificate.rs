@@ -1,5 +1,7 @@
 //! X.509 certificates, verified over the bytes as received.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use der::Decode;
 use der::asn1::ObjectIdentifier;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, KeyUsages};
@@ -88,8 +90,10 @@ impl Certificate {
             }
             let end = rest.starts_with(BEGIN).then(|| rest.find(END)).flatten().ok_or_else(not_pem)?;
             let (one, after) = rest.split_at_checked(end.saturating_add(END.len())).ok_or_else(not_pem)?;
-            let (_, der) = der::pem::decode_vec(one.as_bytes()).map_err(|_quotes_input| not_pem())?;
-            out.push(der);
+            let lines =
+                one.strip_prefix(BEGIN).and_then(|rest| rest.strip_suffix(END)).ok_or_else(not_pem)?;
+            let packed: String = lines.split_ascii_whitespace().collect();
+            out.push(STANDARD.decode(packed).map_err(|_quotes_input| not_pem())?);
             rest = after.trim_ascii_start();
         }
         if out.is_empty() { Err(not_pem()) } else { Ok(out) }

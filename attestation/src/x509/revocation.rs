@@ -1,13 +1,12 @@
 //! Certificate revocation lists (RFC 5280 section 5).
 
-use der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef};
-use der::{Decode, Reader, SliceReader};
+use der::asn1::{AnyRef, IntRef, OctetStringRef};
+use der::{Decode, Reader, SliceReader, Tag, Tagged};
 use x509_cert::name::Name;
-use x509_cert::serial_number::SerialNumber;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 use x509_cert::time::Time;
 
-use super::{Certificate, Signed};
+use super::{Certificate, Signed, content};
 use crate::crypto::SignatureCache;
 use crate::{Error, UnixTime};
 
@@ -30,7 +29,8 @@ struct TbsCertList {
     issuer: Name,
     this_update: UnixTime,
     next_update: Option<UnixTime>,
-    revoked: Vec<(SerialNumber, UnixTime)>,
+    /// The entries, one after the other, all of which could be read.
+    revoked: Vec<u8>,
     /// RFC 5280 sections 5.2 and 5.3 forbid to use a list with one that is not known; a delta list has one, for example.
     critical_extension: bool,
 }
@@ -109,9 +109,9 @@ impl RevocationList {
     /// When `certificate` was revoked, if it is on the list. Whether the list is of its issuer is the caller's to check.
     #[must_use]
     pub fn revoked_since(&self, certificate: &Certificate) -> Option<UnixTime> {
-        let mut entries = self.list.revoked.iter();
-        let entry = entries.find(|(serial, _)| serial.as_bytes() == certificate.serial());
-        entry.map(|(_, since)| *since)
+        let mut entries = Entries::new(&self.list.revoked).ok()?.filter_map(Result::ok);
+        let mut entry = entries.find(|entry| entry.serial == certificate.serial())?;
+        time(&mut entry.rest).ok()
     }
 }
 
@@ -143,7 +143,7 @@ impl TbsCertList {
                 critical_extension: false,
             };
             if r.peek_byte() == Some(SEQUENCE) {
-                r.sequence(|r| list.read_entries(r))?;
+                list.read_entries(AnyRef::decode(r)?.value())?;
             }
             if is_v2 && r.peek_byte() == Some(EXTENSIONS) {
                 let wrapped = AnyRef::decode(r)?;
@@ -154,18 +154,46 @@ impl TbsCertList {
         reader.finish(list)
     }
 
-    /// `SEQUENCE OF SEQUENCE { serial number, date, extensions OPTIONAL }`
-    fn read_entries<'r>(&mut self, r: &mut impl Reader<'r>) -> der::Result<()> {
-        while !r.is_finished() {
-            r.sequence(|r| {
-                self.revoked.push((SerialNumber::decode(r)?, time(r)?));
-                if !r.is_finished() {
-                    self.critical_extension |= has_critical(AnyRef::decode(r)?)?;
-                }
-                Ok(())
-            })?;
+    fn read_entries(&mut self, content: &[u8]) -> der::Result<()> {
+        for entry in Entries::new(content)? {
+            let Entry { mut rest, .. } = entry?;
+            let _checked = time(&mut rest)?;
+            if !rest.is_finished() {
+                self.critical_extension |= has_critical(AnyRef::decode(&mut rest)?)?;
+            }
+            rest.finish(())?;
         }
+        self.revoked = content.to_vec();
         Ok(())
+    }
+}
+
+/// A revoked certificate.
+struct Entry<'a> {
+    serial: &'a [u8],
+    /// Date, extensions.
+    rest: SliceReader<'a>,
+}
+
+/// Reads `SEQUENCE { serial number, date, extensions OPTIONAL }` one after the other; Intel's lists have hundreds.
+struct Entries<'a>(SliceReader<'a>);
+
+impl<'a> Entries<'a> {
+    fn new(content: &'a [u8]) -> der::Result<Self> {
+        SliceReader::new(content).map(Self)
+    }
+
+    fn read(&mut self) -> der::Result<Entry<'a>> {
+        let mut rest = content(AnyRef::decode(&mut self.0)?)?;
+        Ok(Entry { serial: IntRef::decode(&mut rest)?.as_bytes(), rest })
+    }
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = der::Result<Entry<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        (!self.0.is_finished()).then(|| self.read())
     }
 }
 
@@ -175,17 +203,16 @@ fn time<'r>(r: &mut impl Reader<'r>) -> der::Result<UnixTime> {
 
 /// Whether one of these `Extensions` is critical.
 fn has_critical(extensions: AnyRef<'_>) -> der::Result<bool> {
-    extensions.sequence(|r| {
-        let mut critical = false;
-        while !r.is_finished() {
-            r.sequence(|r| {
-                ObjectIdentifier::decode(r)?;
-                critical |= Option::<bool>::decode(r)?.unwrap_or(false);
-                OctetStringRef::decode(r).map(|_| ())
-            })?;
-        }
-        Ok(critical)
-    })
+    let mut critical = false;
+    let mut all = content(extensions)?;
+    while !all.is_finished() {
+        let mut one = content(AnyRef::decode(&mut all)?)?;
+        AnyRef::decode(&mut one)?.tag().assert_eq(Tag::ObjectIdentifier)?;
+        critical |= Option::<bool>::decode(&mut one)?.unwrap_or(false);
+        OctetStringRef::decode(&mut one)?;
+        one.finish(())?;
+    }
+    all.finish(critical)
 }
 
 #[cfg(test)]
@@ -271,7 +298,7 @@ mod tests {
         let (ca, other, known) = (Ca::new("a"), Ca::new("b"), SignatureCache::new());
         let list = RevocationList::from_pem_or_der(&ca.list(|_| {})).unwrap();
         assert_eq!(list.revoked_since(&ca.certificate()), Some(UnixTime(1_770_076_800)));
-        assert_eq!(list.list.revoked.len(), 2);
+        assert_eq!(Entries::new(&list.list.revoked).unwrap().count(), 2);
         let (start, end) = list.validity();
         assert_eq!(
             (start.to_string(), end.to_string()),

@@ -364,7 +364,7 @@ fn rim_text(version: &str) -> String {
 
 /// Fills in a manifest's text. What is no XML, or has no signature to fill in, stays as it is.
 pub(crate) fn sign_rim(signer: &Party, certificates: &[Certificate], text: String) -> Vec<u8> {
-    let base64 = |bytes: &[u8]| <base64ct::Base64 as base64ct::Encoding>::encode_string(bytes);
+    let base64 = |bytes: &[u8]| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes);
     let certificate =
         |c: &Certificate| format!("<ds:X509Certificate>{}</ds:X509Certificate>", base64(c.der()));
     let mut text = text.replace("CERTIFICATES", &certificates.iter().map(certificate).collect::<String>());

@@ -1,6 +1,7 @@
 //! Signed manifests as an attacker would write them: the signature's form, its place, the schema, the signer.
 
-use base64ct::{Base64, Encoding};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
 
@@ -58,18 +59,18 @@ impl Signer {
         let empty = text.replace("{signature}", "");
         let root = xml::parse(empty.as_bytes()).unwrap();
         let digest = crate::crypto::sha384(&[&canonical(&root, &[], Some(signature(&root)))]);
-        let info = INFO.replace("{digest}", &Base64::encode_string(&digest));
+        let info = INFO.replace("{digest}", &STANDARD.encode(digest));
         let with_info = text.replace("{signature}", &info);
         let root = xml::parse(with_info.as_bytes()).unwrap();
         let element = signature(&root);
         let signed = canonical(element.elements().unwrap()[0], &[&root, element], None);
         let value = self.key.sign(&ring::rand::SystemRandom::new(), &signed).unwrap();
         let certificate = |c: &Certificate| {
-            format!("<ds:X509Certificate>{}</ds:X509Certificate>", Base64::encode_string(c.der()))
+            format!("<ds:X509Certificate>{}</ds:X509Certificate>", STANDARD.encode(c.der()))
         };
         let rest = format!(
             "<ds:SignatureValue>{}</ds:SignatureValue><ds:KeyInfo><ds:X509Data>{}{}</ds:X509Data></ds:KeyInfo>",
-            Base64::encode_string(value.as_ref()),
+            STANDARD.encode(value.as_ref()),
             certificate(&self.certificate),
             certificate(&self.root)
         );

@@ -1,5 +1,7 @@
 //! Every cryptographic call of this crate. Verification and hashing only: there are no secret keys here.
 
+mod p384;
+
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -40,7 +42,7 @@ pub(crate) fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()
 }
 
-/// How something was signed. ring takes nothing else than what the name says.
+/// How something was signed. Nothing else is taken than what the name says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SignatureScheme {
     /// RSASSA-PSS, SHA-384, MGF1-SHA-384, 48 bytes of salt. Key: PKCS#1 RSAPublicKey, 2048 to 8192 bits.
@@ -58,20 +60,17 @@ pub(crate) enum SignatureScheme {
 }
 
 impl SignatureScheme {
-    fn algorithm(self) -> &'static dyn signature::VerificationAlgorithm {
-        match self {
+    /// Whether `key` signed `message`.
+    pub(crate) fn verify(self, key: &[u8], message: &[u8], signature_bytes: &[u8]) -> bool {
+        let algorithm: &'static dyn signature::VerificationAlgorithm = match self {
+            Self::EcdsaP384Sha384Asn1 => return p384::verify_der(key, message, signature_bytes),
+            Self::EcdsaP384Sha384Fixed => return p384::verify_fixed(key, message, signature_bytes),
             Self::RsaPssSha384 => &signature::RSA_PSS_2048_8192_SHA384,
             Self::EcdsaP256Sha256Asn1 => &signature::ECDSA_P256_SHA256_ASN1,
             Self::EcdsaP256Sha256Fixed => &signature::ECDSA_P256_SHA256_FIXED,
-            Self::EcdsaP384Sha384Asn1 => &signature::ECDSA_P384_SHA384_ASN1,
-            Self::EcdsaP384Sha384Fixed => &signature::ECDSA_P384_SHA384_FIXED,
             Self::Ed25519 => &signature::ED25519,
-        }
-    }
-
-    /// Whether `key` signed `message`.
-    pub(crate) fn verify(self, key: &[u8], message: &[u8], signature_bytes: &[u8]) -> bool {
-        signature::UnparsedPublicKey::new(self.algorithm(), key).verify(message, signature_bytes).is_ok()
+        };
+        signature::UnparsedPublicKey::new(algorithm, key).verify(message, signature_bytes).is_ok()
     }
 }
 
