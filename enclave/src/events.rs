@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use cocoon_attestation::Digest;
 
+use crate::platform::tsm::TsmError;
+
 /// Everything that can be logged.
 #[derive(Clone, Debug, serde::Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -65,6 +67,16 @@ pub enum Event {
         /// Its number.
         epoch: u64,
     },
+    /// No new epoch could begin; the old one runs on until its end, and it is tried again.
+    EpochFailed {
+        /// Why.
+        reason: EpochFault,
+    },
+    /// All GPUs gave evidence, and programs may use them.
+    GpusReady {
+        /// How many.
+        gpus: u64,
+    },
     /// The hardware signed a report.
     Report {
         /// Number of clients that share it.
@@ -72,6 +84,32 @@ pub enum Event {
     },
     /// The hardware did not sign a report; the clients that waited were disconnected.
     ReportFailed,
+    /// Why the hardware did not.
+    AttesterFailed {
+        /// What happened.
+        #[serde(flatten)]
+        fault: AttesterFault,
+    },
+    /// The GPUs gave no evidence for a client that wanted its own; it was disconnected.
+    GpusFailed,
+    /// The host's certificates for the processor are malformed: they are not sent to clients.
+    CertificateTableDropped,
+    /// RTMR3 says what configuration and models are.
+    RtmrExtended,
+    /// The kernel has no RTMR3: only S and REPORT_DATA say what configuration and models are.
+    RtmrUnavailable,
+    /// The file of endorsements was read.
+    EndorsementsRead {
+        /// Endorsements in it.
+        items: u64,
+    },
+    /// The file of endorsements cannot be read or is malformed: the ones of before stay.
+    EndorsementsUnusable,
+    /// Endorsements did not fit into an AttestResponse.
+    EndorsementsLeftOut {
+        /// How many.
+        count: u64,
+    },
     /// A connection was ended before it was attested.
     ChannelRefused {
         /// Why.
@@ -128,6 +166,61 @@ pub enum Refusal {
     Disconnected,
     /// The enclave is stopping.
     Stopping,
+}
+
+/// Why the hardware gave no report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum AttesterFault {
+    /// The kernel, the device or the connection to the host.
+    Io {
+        /// The system's number for it, where there is one.
+        errno: Option<i32>,
+    },
+    /// No driver makes reports any more, or another one.
+    Provider,
+    /// More bytes than can be.
+    TooLong,
+    /// Somebody else wrote into the request, each time.
+    Conflict,
+    /// What came back is no report.
+    Malformed,
+    /// The host's quote generation service refused.
+    QuoteService,
+}
+
+impl From<std::io::Error> for AttesterFault {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io { errno: error.raw_os_error() }
+    }
+}
+
+impl From<TsmError> for AttesterFault {
+    fn from(error: TsmError) -> Self {
+        match error {
+            TsmError::Io { error, .. } => error.into(),
+            TsmError::NoProvider | TsmError::UnknownProvider(_) | TsmError::OtherProvider { .. } => {
+                Self::Provider
+            }
+            TsmError::TooLong { .. } => Self::TooLong,
+            TsmError::Senseless(_) => Self::Malformed,
+            TsmError::Conflict => Self::Conflict,
+        }
+    }
+}
+
+/// Why no epoch began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EpochFault {
+    /// No random bytes.
+    NoKeys,
+    /// The GPUs gave no evidence.
+    Gpus,
+    /// A bug.
+    Broken,
 }
 
 /// Where the enclave listens.
@@ -227,6 +320,15 @@ mod tests {
         );
         let refused = Event::ChannelRefused { reason: Refusal::NotTls };
         assert_eq!(json(refused), serde_json::json!({"event": "channel_refused", "reason": "not_tls"}));
+        let failed = |fault| json(Event::AttesterFailed { fault });
+        assert_eq!(
+            failed(AttesterFault::Io { errno: Some(5) }),
+            serde_json::json!({"event": "attester_failed", "reason": "io", "errno": 5})
+        );
+        assert_eq!(
+            failed(AttesterFault::Conflict),
+            serde_json::json!({"event": "attester_failed", "reason": "conflict"})
+        );
         let address = Listening::Vsock(3, 8443);
         assert_eq!(json(Event::Listening { address })["address"], "vsock:3:8443");
     }

@@ -11,7 +11,7 @@
 //! | [`model`] | the model, while it loads and after |
 //! | [`events`] | the event log: the only thing that the enclave says outside the channel |
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod api;
 pub mod attest;

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,8 +14,12 @@ use cocoon_enclave::api::Limits;
 use cocoon_enclave::attest::AttestationService;
 use cocoon_enclave::events::{Event, EventLog};
 use cocoon_enclave::model::{ModelError, ModelSlot};
-use cocoon_enclave::node::{Claims, Node};
-use cocoon_enclave::platform::{DetectError, start as start_platform};
+use cocoon_enclave::node::{Claims, Node, NodeError};
+use cocoon_enclave::platform::nvidia::NvmlError;
+use cocoon_enclave::platform::rtmr::RtmrError;
+use cocoon_enclave::platform::{
+    Attester, DetectError, EndorsementFile, GpuAttester, Stapled, start as start_platform, start_gpus,
+};
 use cocoon_enclave::server::{Listener, serve};
 use cocoon_enclave::settings::Settings;
 use cocoon_enclave::{Clock, Enclave};
@@ -25,6 +30,9 @@ use tokio::sync::{oneshot, watch};
 /// Exit codes, see `--help`.
 const REFUSED: u8 = 1;
 const COULD_NOT_TELL: u8 = 2;
+
+/// For telling GPUs that they are not used any more.
+const RETIRE_DEADLINE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let settings = Settings::parse();
@@ -67,7 +75,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<ModelError>() {
         Some(ModelError::Unreadable(cocoon_inference::Error::Unreachable { .. })) => COULD_NOT_TELL,
         Some(_) => REFUSED,
-        None if error.is::<DetectError>() => REFUSED,
+        None if error.is::<DetectError>() || error.is::<RtmrError>() || error.is::<NvmlError>() => REFUSED,
+        None if matches!(error.downcast_ref(), Some(NodeError::Gpus(_))) => REFUSED,
         None => COULD_NOT_TELL,
     }
 }
@@ -79,36 +88,92 @@ fn clock() -> Clock {
 
 async fn run(settings: Settings, events: EventLog) -> anyhow::Result<()> {
     let clock = clock();
-    let attester = start_platform(&settings, &clock, &events)?;
+    let platform = start_platform(&settings, &clock, &events)?;
+    let gpus = start_gpus(&settings)?;
+    let endorsements = endorsement_file(&settings, &events)?;
     let stop = stop_signal(settings.until_stdin_closes)?;
     let config = settings.digest()?;
     events.log(&Event::Configured { config });
     let model = ModelSlot::default();
-    // A configured digest is stated before the file is read: nothing else will be served. Otherwise read first, then state.
-    let mut stopped = stop.clone();
-    let (read, stated) = match settings.model_digest {
-        Some(digest) => (None, digest),
-        None => {
-            let reading = on_a_thread({
-                let (model, path, events) = (model.clone(), settings.model.clone(), events.clone());
-                move || model.read(&path, None, &events)
-            });
-            let read = tokio::select! {
-                read = reading => read.context("reading the model broke off")??,
-                _ = stopped.wait_for(|stop| *stop) => return Ok(()),
-            };
-            let digest = read.1;
-            (Some(read), digest)
-        }
+    let Some((read, stated)) = stated_model(&settings, &model, stop.clone(), &events).await? else {
+        return Ok(());
     };
     let claims = Claims { models: vec![stated], config, release: Digest([0; 32]) };
-    attester.announce(&settings, &claims)?;
-    let node = Arc::new(Node::boot(claims, clock)?);
-    let attestation = AttestationService::start(attester.attester(), node.clone(), events.clone());
+    platform.announce(&settings, &claims)?;
+    platform.measure(&claims, &events)?;
+    let node = boot(claims, clock, gpus).await?;
+    if node.has_gpus() {
+        events.log(&Event::GpusReady { gpus: settings.gpus.into() });
+    }
+    let attester = stapled(platform.attester(), endorsements, &node, &events);
+    let attestation = AttestationService::start(attester, node.clone(), events.clone());
+    let enclave = Arc::new(Enclave { node: node.clone(), attestation, model, events });
+    let served = serve_model(settings, enclave, read, stop).await;
+    // A driver that hangs does not keep the process from ending.
+    let retiring = tokio::task::spawn_blocking(move || node.retire());
+    let _ended = tokio::time::timeout(RETIRE_DEADLINE, retiring).await;
+    served
+}
+
+type Read = (cocoon_inference::ModelBytes, Digest);
+
+/// The digest to state, and the model if it was read for that. A configured digest is stated before the file is read: nothing else
+/// will be served. Otherwise read first, then state. `None` if `stop` comes first.
+async fn stated_model(
+    settings: &Settings,
+    model: &ModelSlot,
+    mut stop: watch::Receiver<bool>,
+    events: &EventLog,
+) -> anyhow::Result<Option<(Option<Read>, Digest)>> {
+    if let Some(digest) = settings.model_digest {
+        return Ok(Some((None, digest)));
+    }
+    let reading = on_a_thread({
+        let (model, path, events) = (model.clone(), settings.model.clone(), events.clone());
+        move || model.read(&path, None, &events)
+    });
+    let read = tokio::select! {
+        read = reading => read.context("reading the model broke off")??,
+        _ = stop.wait_for(|stop| *stop) => return Ok(None),
+    };
+    let digest = read.1;
+    Ok(Some((Some(read), digest)))
+}
+
+/// The first epoch; GPUs take seconds for their evidence.
+async fn boot(claims: Claims, clock: Clock, gpus: Option<Arc<dyn GpuAttester>>) -> anyhow::Result<Arc<Node>> {
+    let booting = tokio::task::spawn_blocking(move || Node::boot_with_gpus(claims, clock, gpus));
+    Ok(Arc::new(booting.await.context("the first epoch broke off")??))
+}
+
+fn endorsement_file(settings: &Settings, events: &EventLog) -> anyhow::Result<Option<Arc<EndorsementFile>>> {
+    let open = |path: &PathBuf| EndorsementFile::open(path, events).map(Arc::new);
+    Ok(settings.endorsements.as_ref().map(open).transpose()?)
+}
+
+/// `attester`, with the endorsements of the file if there is one, which is looked after from now on.
+fn stapled(
+    attester: Arc<dyn Attester>,
+    file: Option<Arc<EndorsementFile>>,
+    node: &Arc<Node>,
+    events: &EventLog,
+) -> Arc<dyn Attester> {
+    let Some(file) = file else { return attester };
+    tokio::spawn(file.clone().keep_fresh(node.clone(), events.clone()));
+    Arc::new(Stapled::new(attester, file))
+}
+
+/// Serves, first without the model and then with it, until `stop`.
+async fn serve_model(
+    settings: Settings,
+    enclave: Arc<Enclave>,
+    read: Option<Read>,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let (model, events) = (enclave.model.clone(), enclave.events.clone());
     let listener = Listener::bind(&settings.listen).await.context("cannot listen; is the address in use?")?;
     events.log(&Event::Listening { address: listener.address()? });
-    tokio::spawn(node.clone().keep_rotating(events.clone()));
-    let enclave = Arc::new(Enclave { node, attestation, model: model.clone(), events: events.clone() });
+    tokio::spawn(enclave.node.clone().keep_rotating(events.clone()));
     let limits = Limits {
         max_connections: settings.max_connections,
         request_deadline: Duration::from_secs(settings.request_deadline.into()),
@@ -158,7 +223,7 @@ fn stop_signal(until_stdin_closes: bool) -> anyhow::Result<watch::Receiver<bool>
 fn load(
     settings: &Settings,
     model: &ModelSlot,
-    read: Option<(cocoon_inference::ModelBytes, Digest)>,
+    read: Option<Read>,
     events: &EventLog,
 ) -> Result<(), ModelError> {
     let read = match read {

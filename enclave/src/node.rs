@@ -1,6 +1,6 @@
 //! Who this enclave is: keys, epochs, the epoch statement S.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use cocoon_attestation::wire::{EpochStatement, MAX_EPOCH_SECONDS, PrivacyFlags};
@@ -11,7 +11,9 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use zeroize::Zeroizing;
 
 use crate::Clock;
-use crate::events::{Event, EventLog};
+use crate::events::{EpochFault, Event, EventLog};
+use crate::platform::gpu::Binding;
+use crate::platform::{GpuAttester, GpuError, GpuSet};
 
 /// A new epoch begins this long after the last, so that clients have time to notice before the old one ends.
 pub const EPOCH_LENGTH: Duration = Duration::from_secs(MAX_EPOCH_SECONDS - 600);
@@ -27,6 +29,18 @@ const EPOCHS_PER_KEY: u64 = 12;
 #[error("the system gives no random bytes, so there are no keys")]
 pub struct NoKeys;
 
+/// Why there is no epoch.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// No keys.
+    #[error(transparent)]
+    NoKeys(#[from] NoKeys),
+    /// No evidence of the GPUs.
+    #[error(transparent)]
+    Gpus(#[from] GpuError),
+}
+
 /// What the configuration makes the enclave state about itself.
 #[derive(Clone, Debug)]
 pub struct Claims {
@@ -39,7 +53,7 @@ pub struct Claims {
 }
 
 /// One epoch: S and the TLS key that it vouches for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Epoch {
     /// Number since boot.
     pub number: u64,
@@ -49,6 +63,8 @@ pub struct Epoch {
     pub statement: Vec<u8>,
     /// The TLS key.
     pub identity: Arc<Identity>,
+    /// Evidence of the GPUs, which S names.
+    pub gpus: Option<GpuSet>,
 }
 
 /// The identity of an enclave from boot to end.
@@ -58,7 +74,14 @@ pub struct Node {
     receipt_key: Ed25519KeyPair,
     claims: Claims,
     clock: Clock,
+    gpus: Option<Gpus>,
     current: RwLock<Arc<Epoch>>,
+}
+
+struct Gpus {
+    attester: Arc<dyn GpuAttester>,
+    /// Held while evidence is collected.
+    asking: Mutex<()>,
 }
 
 impl std::fmt::Debug for Node {
@@ -68,36 +91,57 @@ impl std::fmt::Debug for Node {
 }
 
 impl Node {
-    /// Makes keys and the first epoch.
+    /// Makes keys and the first epoch, without GPUs.
     ///
     /// # Errors
     /// When there is no randomness.
-    pub fn boot(claims: Claims, clock: Clock) -> Result<Self, NoKeys> {
+    pub fn boot(claims: Claims, clock: Clock) -> Result<Self, NodeError> {
+        Self::boot_with_gpus(claims, clock, None)
+    }
+
+    /// Makes keys and the first epoch, with the evidence of `gpus`; only then programs may use them. Blocks while they attest.
+    ///
+    /// # Errors
+    /// When there is no randomness, or the GPUs do not attest.
+    pub fn boot_with_gpus(
+        claims: Claims,
+        clock: Clock,
+        gpus: Option<Arc<dyn GpuAttester>>,
+    ) -> Result<Self, NodeError> {
         let identity = Identity::generate().map_err(|_no_random| NoKeys)?;
-        Self::with_identity(claims, clock, identity)
+        Self::new(claims, clock, identity, gpus)
     }
 
     /// As [`Node::boot`], with a TLS key from elsewhere: for tests that play an attacker who knows it.
     ///
     /// # Errors
     /// When there is no randomness.
-    pub fn with_identity(claims: Claims, clock: Clock, identity: Identity) -> Result<Self, NoKeys> {
-        let mut boot_id = [0; 16];
-        SystemRandom::new().fill(&mut boot_id).map_err(|_no_random| NoKeys)?;
+    pub fn with_identity(claims: Claims, clock: Clock, identity: Identity) -> Result<Self, NodeError> {
+        Self::new(claims, clock, identity, None)
+    }
+
+    fn new(
+        claims: Claims,
+        clock: Clock,
+        identity: Identity,
+        gpus: Option<Arc<dyn GpuAttester>>,
+    ) -> Result<Self, NodeError> {
+        let boot_id = random()?;
         let receipt_key = receipt_key()?;
         let node_id = Digest::of(&[b"cocoon/node-id/v1", receipt_key.public_key().as_ref()].concat());
-        let begun = clock();
-        let placeholder = Epoch { number: 0, begun, statement: Vec::new(), identity: Arc::new(identity) };
+        let (begun, identity) = (clock(), Arc::new(identity));
+        let placeholder =
+            Epoch { number: 0, begun, statement: Vec::new(), identity: identity.clone(), gpus: None };
         let node = Self {
             boot_id,
             node_id,
             receipt_key,
             claims,
             clock,
+            gpus: gpus.map(|attester| Gpus { attester, asking: Mutex::new(()) }),
             current: RwLock::new(Arc::new(placeholder)),
         };
-        let identity = node.current().identity.clone();
-        node.begin(0, identity);
+        node.begin(0, identity)?;
         Ok(node)
     }
 
@@ -126,11 +170,11 @@ impl Node {
     }
 
     /// Begins the next epoch, with a new TLS key when it is time for one. Connections on the old key are told to reconnect when
-    /// they attest again.
+    /// they attest again. Blocks while GPUs attest.
     ///
     /// # Errors
-    /// When there is no randomness.
-    pub fn rotate(&self) -> Result<u64, NoKeys> {
+    /// When there is no randomness, or the GPUs do not attest: the old epoch runs on until its end, and the GPUs take no new work.
+    pub fn rotate(&self) -> Result<u64, NodeError> {
         let old = self.current();
         let number = old.number + 1;
         let identity = if number.is_multiple_of(EPOCHS_PER_KEY) {
@@ -138,18 +182,72 @@ impl Node {
         } else {
             old.identity.clone()
         };
-        self.begin(number, identity);
+        self.begin(number, identity)?;
         Ok(number)
     }
 
-    fn begin(&self, number: u64, identity: Arc<Identity>) {
+    fn begin(&self, number: u64, identity: Arc<Identity>) -> Result<(), NodeError> {
+        let gpus = match &self.gpus {
+            None => None,
+            Some(gpus) => {
+                let _one_at_a_time = gpus.asking.lock().unwrap_or_else(PoisonError::into_inner);
+                Some(self.collect_for_epoch(gpus, number, identity.spki())?)
+            }
+        };
+        // After the GPUs have answered, which takes seconds: S is as young as it says.
         let begun = self.now();
-        let statement = self.statement(number, begun, identity.spki()).encode();
-        let epoch = Arc::new(Epoch { number, begun, statement, identity });
+        let statement = self.statement(number, begun, identity.spki(), gpus.as_ref()).encode();
+        let epoch = Arc::new(Epoch { number, begun, statement, identity, gpus });
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = epoch;
+        Ok(())
     }
 
-    fn statement(&self, epoch: u64, now: UnixTime, spki: Digest) -> EpochStatement {
+    /// Evidence of all GPUs for an epoch; programs may use the GPUs from the first one on, and until one fails.
+    fn collect_for_epoch(&self, gpus: &Gpus, epoch: u64, spki: Digest) -> Result<GpuSet, NodeError> {
+        let bound = Binding { boot_id: self.boot_id, epoch, spki, x: random()? };
+        let collected = GpuSet::collect(&*gpus.attester, bound).and_then(|set| {
+            gpus.attester.set_ready(true)?;
+            Ok(set)
+        });
+        if collected.is_err() {
+            // It failed already, and that is what is told.
+            let _fails_too = gpus.attester.set_ready(false);
+        }
+        Ok(collected?)
+    }
+
+    /// `epoch` with evidence of its GPUs that was made for `leaf` only, and S that names it: mode 1. Blocks while they attest.
+    ///
+    /// # Errors
+    /// When they do not attest, do so for somebody else, or are others than those of the epoch.
+    pub(crate) fn fresh(&self, epoch: &Epoch, leaf: Digest) -> Result<Epoch, GpuError> {
+        let Some(gpus) = &self.gpus else { return Ok(epoch.clone()) };
+        let Ok(_one_at_a_time) = gpus.asking.try_lock() else { return Err(GpuError::Busy) };
+        let spki = epoch.identity.spki();
+        let bound = Binding { boot_id: self.boot_id, epoch: epoch.number, spki, x: leaf.0 };
+        let set = GpuSet::collect(&*gpus.attester, bound)?;
+        if epoch.gpus.as_ref().is_none_or(|old| old.ids() != set.ids()) {
+            return Err(GpuError::Changed);
+        }
+        let statement = self.statement(epoch.number, epoch.begun, spki, Some(&set)).encode();
+        Ok(Epoch { statement, gpus: Some(set), ..epoch.clone() })
+    }
+
+    /// Whether there are GPUs that attest.
+    #[must_use]
+    pub fn has_gpus(&self) -> bool {
+        self.gpus.is_some()
+    }
+
+    /// The end: no program may use the GPUs any more. Blocks on the driver.
+    pub fn retire(&self) {
+        if let Some(gpus) = &self.gpus {
+            // There is nobody to tell, and the machine ends.
+            let _stays_ready = gpus.attester.set_ready(false);
+        }
+    }
+
+    fn statement(&self, epoch: u64, now: UnixTime, spki: Digest, gpus: Option<&GpuSet>) -> EpochStatement {
         let mut receipt_key = [0; 32];
         receipt_key.copy_from_slice(self.receipt_key.public_key().as_ref());
         EpochStatement {
@@ -160,9 +258,10 @@ impl Node {
             node_id: self.node_id,
             spki,
             receipt_key,
-            gpu_evidence: None,
-            gpu_ids: Vec::new(),
-            gpu_mode: "none".to_owned(),
+            gpu_evidence: gpus.map(GpuSet::digest),
+            gpu_ids: gpus.map_or_else(Vec::new, |gpus| gpus.ids().to_vec()),
+            // Evidence is collected only with confidential computing on, and devtools off.
+            gpu_mode: if gpus.is_some() { "on" } else { "none" }.to_owned(),
             models: self.claims.models.clone(),
             config: self.claims.config,
             release: self.claims.release,
@@ -183,12 +282,23 @@ impl Node {
             if !self.is_due() {
                 continue;
             }
-            // Without randomness the old epoch runs out and clients go elsewhere: safe, and tried again.
-            if let Ok(epoch) = self.rotate() {
-                events.log(&Event::Epoch { epoch });
-            }
+            let node = self.clone();
+            let rotated = tokio::task::spawn_blocking(move || node.rotate()).await;
+            // The old epoch runs out and clients go elsewhere: safe, and tried again.
+            events.log(&match rotated {
+                Ok(Ok(epoch)) => Event::Epoch { epoch },
+                Ok(Err(NodeError::NoKeys(_))) => Event::EpochFailed { reason: EpochFault::NoKeys },
+                Ok(Err(NodeError::Gpus(_))) => Event::EpochFailed { reason: EpochFault::Gpus },
+                Err(_panicked) => Event::EpochFailed { reason: EpochFault::Broken },
+            });
         }
     }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], NoKeys> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_no_random| NoKeys)?;
+    Ok(bytes)
 }
 
 /// The key that signs receipts; its public half is in S.

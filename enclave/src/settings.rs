@@ -7,6 +7,8 @@ use cocoon_attestation::wire::config_digest;
 use cocoon_attestation::{Digest, Error};
 
 use crate::platform::Tee;
+use crate::platform::gpu::MAX_GPUS;
+use crate::platform::qgs::DEFAULT_PORT;
 
 /// Runs a language model behind an attested channel. Inside the image this is PID 1; here it is an ordinary process.
 #[derive(Clone, Debug, Parser)]
@@ -35,6 +37,19 @@ pub struct Settings {
     /// The platform that attests
     #[arg(long, default_value = "auto")]
     pub tee: Tee,
+
+    /// NVIDIA GPUs that this machine has, all in confidential-computing mode; they attest beside the processor
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_GPUS)))]
+    pub gpus: u32,
+
+    /// Bundle of endorsements that clients get with the evidence: vendor certificates, revocation lists, TCB info, RIMs, OCSP
+    /// responses. Read at start, when it changes, and for every epoch
+    #[arg(long, value_name = "FILE")]
+    pub endorsements: Option<PathBuf>,
+
+    /// vsock port of the host's quote generation service, for TDX on kernels without configfs-tsm
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
+    pub qgs_port: u32,
 
     /// Threads that compute [default: as many as there are processors]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -82,6 +97,7 @@ impl Settings {
     /// Never with the settings of this version.
     pub fn digest(&self) -> Result<Digest, Error> {
         config_digest([
+            ("gpus", self.gpus.to_string()),
             ("max_connections", self.max_connections.to_string()),
             ("max_running", self.max_running.to_string()),
             ("max_waiting", self.max_waiting.to_string()),
@@ -131,6 +147,13 @@ mod tests {
     }
 
     #[test]
+    fn as_many_gpus_as_a_statement_has_room_for() {
+        let parse = |gpus| Settings::try_parse_from(["cocoon-enclave", "--model", "m.gguf", "--gpus", gpus]);
+        assert_eq!(parse("16").unwrap().gpus, 16);
+        assert!(parse("17").is_err() && parse("-1").is_err());
+    }
+
+    #[test]
     fn digest_covers_what_clients_rely_on() {
         let parse = |extra: &[&str]| {
             Settings::parse_from(["cocoon-enclave", "--model", "m.gguf"].iter().chain(extra))
@@ -138,6 +161,8 @@ mod tests {
                 .unwrap()
         };
         assert_eq!(parse(&[]), parse(&["--listen", "[::]:1", "--threads", "3"]));
+        assert_eq!(parse(&[]), parse(&["--endorsements", "bundle.cbor", "--qgs-port", "1"]));
+        assert_ne!(parse(&[]), parse(&["--gpus", "1"]));
         assert_ne!(parse(&[]), parse(&["--max-waiting", "1"]));
         assert_ne!(parse(&[]), parse(&["--model-digest", &"0".repeat(64)]));
     }

@@ -17,7 +17,7 @@ use cocoon_attestation::{
 pub type Target = fn(&[u8]);
 
 /// Name and function of every target.
-pub const TARGETS: [(&str, Target); 24] = [
+pub const TARGETS: [(&str, Target); 26] = [
     ("attest_request", |bytes| round_trip(AttestRequest::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("attest_response", |bytes| round_trip(AttestResponse::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("epoch_statement", |bytes| round_trip(EpochStatement::decode(bytes).ok().map(|m| m.encode()), bytes)),
@@ -71,6 +71,8 @@ pub const TARGETS: [(&str, Target); 24] = [
     }),
     ("verify", verify),
     ("chat_request", cocoon_enclave::fuzzing::chat_request),
+    ("snp_certificate_table", cocoon_enclave::fuzzing::certificate_table),
+    ("tdx_quote_response", cocoon_enclave::fuzzing::quote_response),
     ("gguf", cocoon_inference::fuzzing::model),
     ("chat_template", |bytes| {
         if let Ok(source) = std::str::from_utf8(bytes) {

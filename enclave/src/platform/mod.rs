@@ -1,18 +1,40 @@
-//! The Attester: asks the hardware for evidence.
+//! The Attester: asks the hardware for evidence (`docs/attesters.md`).
 //!
-//! | Platform | File | State |
+//! | Platform | File | Through |
 //! |---|---|---|
-//! | AMD SEV-SNP | - | detected, not yet supported |
-//! | Intel TDX | - | detected, not yet supported |
+//! | AMD SEV-SNP | [`snp`] | configfs-tsm ([`tsm`]), else `/dev/sev-guest` |
+//! | Intel TDX | [`tdx`] | configfs-tsm, else `/dev/tdx_guest` and the host's quote generation service ([`qgs`]) |
+//! | NVIDIA GPUs | [`nvidia`] | NVML |
 //! | simulated | `sim/` | only with the cargo feature `sim` |
+//!
+//! The kernel and the driver are trusted as parts of the image; what passes through them from the host is not: certificate tables
+//! ([`certificates`]), quotes, endorsements ([`stapled`]). All of it is limited in size and parsed strictly, and none of it is
+//! believed here: clients verify it.
 
+pub mod certificates;
 mod detect;
+mod device;
+mod files;
+pub mod gpu;
+pub mod nvidia;
+pub mod qgs;
+pub mod rtmr;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod snp;
+pub mod stapled;
 mod start;
+pub mod tdx;
+#[cfg(test)]
+mod tests;
+pub mod tsm;
 
-pub use detect::{DetectError, Tee, detect};
-pub use start::{Started, start};
+pub use detect::{DetectError, Tee};
+pub use gpu::{GpuAttester, GpuError, GpuNonce, GpuReport, GpuSet};
+pub use snp::SnpAttester;
+pub use stapled::{EndorsementFile, Stapled};
+pub use start::{Started, start, start_gpus};
+pub use tdx::TdxAttester;
 
 use cocoon_attestation::Endorsement;
 use cocoon_attestation::wire::EvidenceItem;

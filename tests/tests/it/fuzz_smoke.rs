@@ -71,7 +71,20 @@ fn processor() -> Vec<Vec<u8>> {
     let stapled = genoa.stapled();
     let mut seeds = vec![genoa.report.sign(), genoa.crl.issue(), EndorsementBundle(stapled.clone()).encode()];
     seeds.extend(stapled.iter().map(Endorsement::encode));
+    seeds.extend(stapled.first().map(|vcek| certificate_table(&vcek.bytes)));
+    // GET_QUOTE_RESP of version 1.0 with a quote of four bytes.
+    seeds.push(hex::decode("01000000010000001c000000000000000000000004000000deadbeef").unwrap());
     seeds
+}
+
+/// What an SNP host gives its guest (AMD 56421): one entry, the end, a certificate.
+fn certificate_table(vcek: &[u8]) -> Vec<u8> {
+    let mut table = hex::decode("63da758de6644564adc5f4b93be8accd").unwrap();
+    table.extend(48_u32.to_le_bytes());
+    table.extend(u32::try_from(vcek.len()).unwrap().to_le_bytes());
+    table.extend([0; 24]);
+    table.extend_from_slice(vcek);
+    table
 }
 
 /// Evidence and endorsements of real hardware, where they are at hand.
