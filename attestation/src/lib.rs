@@ -43,6 +43,8 @@ pub mod x509;
 
 pub use context::{Context, Missing};
 pub use crypto::SignatureCache;
-pub use endorsement::{ENDORSEMENT_KINDS, Endorsement, EndorsementBundle, EndorsementKind};
+pub use endorsement::{
+    About, ENDORSEMENT_KINDS, Endorsement, EndorsementBundle, EndorsementKind, vcek_subject,
+};
 pub use error::Error;
 pub use types::{Digest, Id, Measurement, UnixTime};

@@ -6,6 +6,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind, value_par
 
 use crate::{
     address::{Address, HostPort, loopback},
+    endorsements::EndorsementsArgs,
     relay::Limits,
     run::{EnclaveOptions, Tee},
 };
@@ -13,7 +14,7 @@ use crate::{
 /// A week: more than anyone waits, and small enough to add to any time.
 const MAX_SECONDS: u64 = 7 * 24 * 3600;
 
-/// Start an enclave, and relay bytes between clients and enclaves.
+/// Start an enclave, relay bytes between clients and enclaves, and fetch what vendors endorse.
 ///
 /// This is the untrusted side: it sees ciphertext only, and clients need not trust it.
 #[derive(Debug, Parser)]
@@ -40,6 +41,10 @@ pub enum Command {
     /// Prints `ready HOST:PORT` on stdout when the enclave serves. Running a VM image (--vm) is not yet available: the enclave runs as
     /// a process of this machine (--process), without the protection of a confidential VM of its own.
     Run(RunArgs),
+    /// Certificates, revocation lists, TCB info and manifests of the hardware's vendors: fetched, kept, and stapled by the enclave.
+    ///
+    /// Clients verify all of it themselves. Answers are only checked to be what was asked for.
+    Endorsements(EndorsementsArgs),
 }
 
 /// Arguments of `relay`.
@@ -77,6 +82,9 @@ pub struct RunArgs {
     /// Threads of the engine; the enclave chooses when not given.
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
+    /// What the enclave staples: the file that `endorsements fetch --out` wrote. It is read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    pub endorsements: Option<PathBuf>,
     /// Copy the enclave's event log to stderr. It holds no content.
     #[arg(long)]
     pub log_events: bool,
@@ -140,6 +148,7 @@ impl RunArgs {
             max_connections: self.serve.max_connections.min(65_536),
             drain_timeout: self.serve.drain_timeout.min(3600),
             policy_out: self.policy_out.clone(),
+            endorsements: self.endorsements.clone(),
         }
     }
 }

@@ -1,13 +1,22 @@
 //! The operator's program: starts an enclave and relays bytes to it.
 #![forbid(unsafe_code)]
 
-use std::{io::Write, net::SocketAddr, process::ExitCode, sync::Arc};
+use std::{
+    io::Write,
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::Context;
+use cocoon_attestation::UnixTime;
 use cocoon_host::{
     Error, announce_ready,
     cli::{Cli, Command, RelayArgs, RunArgs},
     descriptors,
+    endorsements::{self, EndorsementError},
     metrics::{self, Metrics},
     relay::{Relay, Reservation},
     run::{self, RunOptions},
@@ -23,9 +32,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Our own errors name their causes themselves.
-            let (code, line) = match error.downcast_ref::<Error>() {
-                Some(ours) => (ours.exit_code(), ours.to_string()),
-                None => (2, format!("{error:#}")),
+            let (code, line) = match (error.downcast_ref::<Error>(), error.downcast_ref::<EndorsementError>())
+            {
+                (Some(ours), _) => (ours.exit_code(), ours.to_string()),
+                (_, Some(ours)) => (ours.exit_code(), ours.to_string()),
+                (None, None) => (2, format!("{error:#}")),
             };
             let _gone = writeln!(std::io::stderr(), "error: {line}");
             ExitCode::from(code)
@@ -42,11 +53,25 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         match cli.command {
             Command::Relay(args) => relay(args).await,
             Command::Run(args) => run(args).await,
+            Command::Endorsements(args) => Ok(endorsements::execute(args, cache_folder(), now()).await?),
         }
     });
     // A name that is still being resolved must not delay the exit.
     runtime.shutdown_background();
     done
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+fn now() -> UnixTime {
+    UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+}
+
+/// As the XDG base directories say.
+#[expect(clippy::disallowed_methods, reason = "where an operator's caches lie is said by the environment")]
+fn cache_folder() -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+    Some(caches?.join("cocoon/endorsements"))
 }
 
 async fn relay(args: RelayArgs) -> anyhow::Result<()> {

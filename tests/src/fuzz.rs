@@ -40,7 +40,13 @@ pub const TARGETS: [(&str, Target); 26] = [
     ("certificate_list", |bytes| {
         let _any = Certificate::list_from_pem_or_der(bytes, 8);
     }),
-    ("endorsement", |bytes| round_trip(Endorsement::decode(bytes).ok().map(|m| m.encode()), bytes)),
+    ("endorsement", |bytes| {
+        round_trip(Endorsement::decode(bytes).ok().map(|m| m.encode()), bytes);
+        // What is recognised can be described.
+        for item in Endorsement::recognise(bytes).unwrap_or_default() {
+            let _any = item.about();
+        }
+    }),
     ("endorsement_bundle", |bytes| {
         round_trip(EndorsementBundle::decode(bytes).ok().map(|m| m.encode()), bytes);
     }),

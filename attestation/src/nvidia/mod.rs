@@ -35,11 +35,41 @@ pub use chain::{Anchors, Arch};
 pub use claims::claims;
 pub use endorsements::Endorsements;
 pub use evidence::{GpuEvidence, NVIDIA_GPU_MEDIA_TYPE};
-pub use ocsp::OcspResponse;
+pub(crate) use ocsp::about_ocsp;
+pub use ocsp::{OcspResponse, ocsp_request};
 pub use opaque::Opaque;
+pub(crate) use rim::about_rim;
 pub use rim::{ReferenceValue, Rim};
 pub use spdm::Report;
 pub use version::Version;
+
+/// The certificates of a device that must be asked about, each with its issuer: all but the attestation key's, which no authority
+/// of NVIDIA's issued.
+///
+/// # Errors
+/// None in practice: the root is built in.
+pub fn to_ask_about(
+    gpu: &GpuEvidence,
+) -> Result<Vec<(crate::x509::Certificate, crate::x509::Certificate)>, crate::Error> {
+    let anchors = Anchors::nvidia()?;
+    let path = chain::DeviceChain::new(&gpu.chain, &anchors.device).path();
+    let issuers = path.certificates.iter().skip(1).copied().chain([path.anchor]);
+    Ok(path
+        .certificates
+        .iter()
+        .zip(issuers)
+        .skip(1)
+        .map(|(c, issuer)| ((*c).clone(), issuer.clone()))
+        .collect())
+}
+
+/// The chip that a device's certificates name, such as `GH100`: see [`rim_ids`]. Empty when they do not agree.
+#[must_use]
+pub fn chip(gpu: &GpuEvidence) -> String {
+    Anchors::nvidia()
+        .map(|anchors| chain::DeviceChain::new(&gpu.chain, &anchors.device).chip())
+        .unwrap_or_default()
+}
 
 /// The names under which NVIDIA publishes the manifests for a report: the driver's and the VBIOS's. `chip`: see
 /// [`Authenticity::chip`]. `None` for chips that this version does not know and reports that do not name their parts.

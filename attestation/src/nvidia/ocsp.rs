@@ -1,7 +1,9 @@
 //! OCSP responses (RFC 6960): whether NVIDIA still vouches for a certificate.
 
-use der::asn1::{AnyRef, BitStringRef, GeneralizedTime, ObjectIdentifier, OctetStringRef, UintRef};
-use der::{Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
+use der::asn1::{
+    AnyRef, BitStringRef, GeneralizedTime, ObjectIdentifier, OctetString, OctetStringRef, UintRef,
+};
+use der::{Decode, Encode as _, Reader, SliceReader, Tag, TagNumber, Tagged};
 use x509_cert::ext::pkix::ExtendedKeyUsage;
 use x509_cert::spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef};
 
@@ -111,6 +113,42 @@ impl OcspResponse {
         }
         faults
     }
+}
+
+/// Whom a response is about (serial number and hash of the issuer's key), and thisUpdate with nextUpdate.
+pub(crate) fn about_ocsp(bytes: &[u8]) -> Result<(String, (UnixTime, UnixTime)), Error> {
+    let response = OcspResponse::parse(bytes)?;
+    match response.singles.as_slice() {
+        [one] => Ok((subject(&one.serial), (one.this_update, one.next_update))),
+        _ => Err(Error::malformed(WHAT, "about more than one certificate")),
+    }
+}
+
+fn subject(serial: &[u8]) -> String {
+    format!("certificate {}", crate::types::to_hex(serial))
+}
+
+/// An OCSPRequest about one certificate (RFC 6960 section 4.1.1), without nonce, so that the response can be stapled; and the subject
+/// that [`crate::Endorsement::about`] gives for the response.
+///
+/// # Errors
+/// None in practice: what is encoded was decoded before.
+pub fn ocsp_request(certificate: &Certificate, issuer: &Certificate) -> Result<(Vec<u8>, String), Error> {
+    let encoded = || -> der::Result<Vec<u8>> {
+        let octets = |bytes: &[u8]| OctetString::new(bytes).and_then(|octets| octets.to_der());
+        let sequence = |parts: &[Vec<u8>]| AnyRef::new(Tag::Sequence, &parts.concat())?.to_der();
+        let hash = sequence(&[SHA384.to_der()?, AnyRef::NULL.to_der()?])?;
+        let id = sequence(&[
+            hash,
+            octets(&sha384(&[&issuer.subject_der()]))?,
+            octets(&sha384(&[issuer.public_key()]))?,
+            AnyRef::new(Tag::Integer, certificate.serial())?.to_der()?,
+        ])?;
+        // Request, requestList, tbsRequest, OCSPRequest.
+        (0..4).try_fold(id, |inner, _| sequence(&[inner]))
+    };
+    let request = encoded().map_err(|_reason| Error::malformed("certificate", "cannot be asked about"))?;
+    Ok((request, subject(certificate.serial())))
 }
 
 /// What `given` say about `certificate`: `None` if nothing, else what is wrong with it (nothing, if the latest good response says

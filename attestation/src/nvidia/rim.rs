@@ -4,7 +4,8 @@
 
 use super::xml::{self, Element};
 use super::xmldsig::EnvelopedSignature;
-use crate::Error;
+use crate::x509::Certificate;
+use crate::{Error, UnixTime};
 
 const SWID: &str = "http://standards.iso.org/iso/19770/-2/2015/schema.xsd";
 const SHA384: &str = "http://www.w3.org/2001/04/xmlenc#sha384";
@@ -73,6 +74,23 @@ impl Rim {
             version: plain(meta, "colloquialVersion")?,
             active: active(payload)?,
             signature,
+        })
+    }
+}
+
+/// Product and version of a manifest, and when its signer's certificate is valid.
+pub(crate) fn about_rim(bytes: &[u8]) -> Result<(String, (UnixTime, UnixTime)), Error> {
+    let rim = Rim::parse(bytes)?;
+    let signer = rim.signature.certificates.first().ok_or_else(|| fault("no certificate"))?;
+    Ok((format!("{} {} {}", rim.edition, rim.product, rim.version), signer.validity()))
+}
+
+impl Rim {
+    /// Who signed it: each certificate with its issuer, from the signer to the one below the root. All of them must be asked about.
+    pub fn to_ask_about(&self) -> impl Iterator<Item = (&Certificate, &Certificate)> {
+        self.signature.certificates.windows(2).filter_map(|pair| match pair {
+            [certificate, issuer] => Some((certificate, issuer)),
+            _ => None,
         })
     }
 }

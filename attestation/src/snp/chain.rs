@@ -226,16 +226,27 @@ impl<'a> Chain<'a> {
 
     /// The TCB that the key was derived from, by its certificate; `None` if a part is missing.
     pub(super) fn tcb(&self) -> Option<super::TcbParts> {
-        let spl = |n: u8| self.key.extension(&format!("1.3.6.1.4.1.3704.1.3.{n}")).and_then(small_integer);
-        // blSPL, teeSPL, snpSPL, ucodeSPL, and fmcSPL where there is one (AMD 57230 section 3.1).
-        Some(super::TcbParts {
-            bootloader: spl(1)?,
-            tee: spl(2)?,
-            snp: spl(3)?,
-            microcode: spl(8)?,
-            fmc: if self.product == Product::Turin { Some(spl(9)?) } else { None },
-        })
+        tcb_of(self.key, self.product)
     }
+}
+
+fn tcb_of(key: &Certificate, product: Product) -> Option<super::TcbParts> {
+    let spl = |n: u8| key.extension(&format!("1.3.6.1.4.1.3704.1.3.{n}")).and_then(small_integer);
+    // blSPL, teeSPL, snpSPL, ucodeSPL, and fmcSPL where there is one (AMD 57230 section 3.1).
+    Some(super::TcbParts {
+        bootloader: spl(1)?,
+        tee: spl(2)?,
+        snp: spl(3)?,
+        microcode: spl(8)?,
+        fmc: if product == Product::Turin { Some(spl(9)?) } else { None },
+    })
+}
+
+/// Product, chip and TCB of a VCEK as its certificate states them; `None` for other certificates.
+pub(crate) fn vcek_parts(certificate: &Certificate) -> Option<(Product, Vec<u8>, super::TcbParts)> {
+    let (product, _kind) = Product::of_issuer(&certificate.issuer_cn())?;
+    let chip_id = certificate.extension(HARDWARE_ID)?.to_vec();
+    Some((product, chip_id, tcb_of(certificate, product)?))
 }
 
 /// A DER INTEGER from 0 to 255.

@@ -12,6 +12,7 @@ mod tcb;
 
 pub use appraise::appraise;
 pub use authenticate::{Authenticity, authenticate};
+pub(crate) use chain::vcek_parts;
 pub use chain::{Endorsements, Root};
 pub use claims::claims;
 pub use product::Product;

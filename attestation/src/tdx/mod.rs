@@ -34,6 +34,7 @@ pub use event_log::{Event, EventLog, config_event, expected_rtmr3, model_event, 
 pub use pck::{Configuration, Pck, SgxType};
 pub use quote::{Quote, Td15, TdReport};
 pub use tcb::{Tcb, TcbStatus};
+pub(crate) use tcb_info::{about_qe_identity, about_tcb_info};
 
 use crate::Error;
 use crate::x509::Certificate;

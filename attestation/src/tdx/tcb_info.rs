@@ -87,6 +87,17 @@ impl<T: Body> Document<T> {
     }
 }
 
+/// FMSPC, and issueDate with nextUpdate, of TCB info.
+pub(crate) fn about_tcb_info(bytes: &[u8]) -> Result<(String, (UnixTime, UnixTime)), Error> {
+    let Document { body, .. } = Document::<TcbInfo>::read(bytes)?;
+    Ok((crate::types::to_hex(&body.fmspc.0), body.validity()))
+}
+
+/// issueDate and nextUpdate of the QE identity.
+pub(crate) fn about_qe_identity(bytes: &[u8]) -> Result<(UnixTime, UnixTime), Error> {
+    Document::<QeIdentity>::read(bytes).map(|document| document.body.validity())
+}
+
 /// Body and signature. The body ends where exactly the signature member, and nothing else, follows; that it is one JSON value is
 /// seen when it is read.
 fn split<'a>(bytes: &'a [u8], member: &str) -> Option<(&'a [u8], [u8; 64])> {

@@ -248,7 +248,7 @@ impl Certificate {
     }
 }
 
-fn common_name(name: &x509_cert::name::Name) -> String {
+pub(super) fn common_name(name: &x509_cert::name::Name) -> String {
     const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
     let attributes = name.0.iter().flat_map(|set| set.0.iter());
     let value = attributes

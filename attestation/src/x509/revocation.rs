@@ -6,6 +6,7 @@ use x509_cert::name::Name;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 use x509_cert::time::Time;
 
+use super::certificate::common_name;
 use super::{Certificate, Signed, content};
 use crate::crypto::SignatureCache;
 use crate::{Error, UnixTime};
@@ -81,6 +82,12 @@ impl RevocationList {
     #[must_use]
     pub fn is_issued_by(&self, issuer: &Certificate, known: &SignatureCache) -> bool {
         self.names_issuer(issuer) && self.signed.is_signed_by(issuer, known)
+    }
+
+    /// The common name of the issuer; empty without one.
+    #[must_use]
+    pub fn issuer_cn(&self) -> String {
+        common_name(&self.list.issuer)
     }
 
     /// thisUpdate and nextUpdate.

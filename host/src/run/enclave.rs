@@ -35,6 +35,8 @@ pub struct EnclaveOptions {
     pub drain_timeout: u64,
     /// Where a simulated enclave writes the policy that accepts it.
     pub policy_out: Option<PathBuf>,
+    /// What it staples; `None`: what its platform gives.
+    pub endorsements: Option<PathBuf>,
 }
 
 /// The platform of an enclave.
@@ -77,6 +79,7 @@ impl EnclaveOptions {
         add("--model-name", self.model_name.clone().map(Into::into));
         add("--threads", self.threads.map(|n| n.to_string().into()));
         add("--sim-policy-out", self.policy_out.clone().map(Into::into));
+        add("--endorsements", self.endorsements.clone().map(Into::into));
         add("--max-connections", Some(self.max_connections.to_string().into()));
         add("--drain-timeout", Some(self.drain_timeout.to_string().into()));
         arguments.push("--until-stdin-closes".into());
@@ -154,6 +157,7 @@ mod tests {
             max_connections: 7,
             drain_timeout: 9,
             policy_out: None,
+            endorsements: None,
         };
         assert_eq!(
             least.arguments().join(" ".as_ref()),
@@ -165,13 +169,14 @@ mod tests {
             model_name: Some("smol".into()),
             threads: Some(3),
             policy_out: Some("p.toml".into()),
+            endorsements: Some("e.cbor".into()),
             ..least
         };
         let line = most.arguments().join(" ".as_ref());
         assert_eq!(
             line,
             "--listen 127.0.0.1:0 --model m.gguf --tee sim --model-digest ab --model-name smol --threads 3 \
-             --sim-policy-out p.toml --max-connections 7 --drain-timeout 9 --until-stdin-closes"
+             --sim-policy-out p.toml --endorsements e.cbor --max-connections 7 --drain-timeout 9 --until-stdin-closes"
         );
     }
 

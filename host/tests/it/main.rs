@@ -3,6 +3,8 @@
 //! One test program, so that it links once. No test depends on how long anything takes: what must happen is waited for, generously.
 
 #[cfg(test)]
+mod endorsements;
+#[cfg(test)]
 mod metrics;
 #[cfg(test)]
 mod relay;

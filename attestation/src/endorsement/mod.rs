@@ -1,5 +1,9 @@
 //! Endorsements: what vendors sign about their hardware, typed, as it travels stapled to an AttestResponse and lies in a cache.
 
+mod about;
+
+pub use about::{About, vcek_subject};
+
 use crate::cbor::{self, Fields, Value};
 use crate::{Digest, Error};
 
