@@ -153,6 +153,7 @@ fn flags_in_the_documents_exist() {
         help("cocoon", &["policy", "explain"]),
         help("cocoon-host", &["run"]),
         help("cocoon-host", &["relay"]),
+        help("cocoon-host", &["endorsements", "fetch"]),
         help("cocoon-measure", &["model", "digest"]),
         help("cocoon-enclave", &[]),
         std::fs::read_to_string(repository().join("scripts/demo")).unwrap(),

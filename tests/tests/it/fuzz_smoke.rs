@@ -1,5 +1,11 @@
 //! Every fuzz target on its seeds and some thousand mutations of them. libFuzzer goes on from there: `tests/fuzz`.
 
+use std::hash::{BuildHasher, RandomState};
+use std::num::NonZero;
+use std::panic::catch_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
 use cocoon_attestation::snp::Product;
 use cocoon_attestation::{Endorsement, EndorsementBundle};
 use cocoon_tests::factory::Processor;
@@ -116,6 +122,44 @@ fn no_target_panics() {
             target(&mutate(&seeds[seed], &mut random));
         }
     }
+}
+
+/// What `scripts/test` runs for 10 s a target, and for 60 s with `--fuzz`: FUZZ_SECONDS. An input that panics is written to
+/// `target/fuzz-failures`.
+#[test]
+#[ignore = "scripts/test runs it by itself, for longer than a test should take"]
+fn no_target_panics_for_a_while() {
+    #[expect(clippy::disallowed_methods, reason = "set by scripts/test")]
+    let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let (seeds, next) = (seeds(), AtomicUsize::new(0));
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((name, target)) = TARGETS.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let tried = try_for(Duration::from_secs(seconds), name, *target, &seeds);
+                    println!("{name}: {tried} inputs");
+                }
+            });
+        }
+    });
+}
+
+fn try_for(time: Duration, name: &str, target: fn(&[u8]), seeds: &[Vec<u8>]) -> u64 {
+    // Other inputs in each run; what fails is kept, so that it need not be found again.
+    let mut random = Random(RandomState::new().hash_one(name));
+    let (start, mut tried) = (Instant::now(), 0);
+    while start.elapsed() < time {
+        let input = mutate(&seeds[random.below(seeds.len())], &mut random);
+        if catch_unwind(|| target(&input)).is_err() {
+            let folder = repository().join("target/fuzz-failures");
+            let file = folder.join(format!("{name}-{:016x}", random.next()));
+            std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&file, &input)).unwrap();
+            panic!("{name} panics on {}", file.display());
+        }
+        tried += 1;
+    }
+    tried
 }
 
 #[test]
