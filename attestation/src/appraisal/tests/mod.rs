@@ -9,7 +9,7 @@ use self::machine::{Change, Cpu, Machine, failed, now};
 use super::RawEvidence;
 use crate::policy::Check;
 use crate::wire::{AttestResponse, EpochStatement, EvidenceSet, Mode};
-use crate::{Digest, EndorsementKind, SignatureCache};
+use crate::{Digest, ENDORSEMENT_KINDS, Endorsement, EndorsementBundle, EndorsementKind, SignatureCache};
 
 #[test]
 fn a_whole_machine_is_accepted_offline() {
@@ -167,4 +167,32 @@ fn no_turned_bit_of_what_is_signed_is_accepted() {
             assert!(refused(AttestResponse { evidence, ..response.clone() }), "byte {n} of the evidence");
         }
     }
+}
+
+/// Everything that is stapled is recognised by its bytes alone, and says what it is about.
+#[test]
+fn endorsements_are_recognised_by_what_they_are() {
+    let mut all = Machine::snp(1).endorsements();
+    all.extend(Machine::tdx(1).endorsements());
+    let mut kinds = Vec::new();
+    for item in &all {
+        let same = std::slice::from_ref(item);
+        assert_eq!(Endorsement::recognise(&item.bytes).unwrap(), same, "{:?}", item.kind);
+        assert_eq!(Endorsement::recognise(&item.encode()).unwrap(), same);
+        let about = item.about().unwrap();
+        assert!(!about.subject.is_empty() && about.not_before < about.not_after, "{about:?}");
+        kinds.push(item.kind);
+    }
+    kinds.sort();
+    kinds.dedup();
+    assert_eq!(kinds.len(), ENDORSEMENT_KINDS.len());
+    assert_eq!(Endorsement::recognise(&EndorsementBundle(all.clone()).encode()).unwrap(), all);
+    for bad in
+        [&b""[..], b"{}", b"<a/>", b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", &[0x30, 0]]
+    {
+        assert!(Endorsement::recognise(bad).is_err());
+    }
+    // A certificate of the RIM's signer is of no kind that is stapled.
+    let other = Machine::snp(1).gpus.remove(0).signer.certificate;
+    assert!(Endorsement::recognise(other.der()).unwrap_err().to_string().contains("another issuer"));
 }
