@@ -155,6 +155,19 @@ impl Field {
         self.value
     }
 
+    /// An optional list has one way to be empty: not to be there.
+    pub(crate) fn not_empty(self) -> Result<Self, Error> {
+        match &self.value {
+            Value::Array(items) if items.is_empty() => Err(self.empty()),
+            Value::Map(entries) if entries.is_empty() => Err(self.empty()),
+            _ => Ok(self),
+        }
+    }
+
+    fn empty(&self) -> Error {
+        Error::malformed(self.what, format!("field {}: empty; leave the field out", self.key))
+    }
+
     /// The items of an array of at most `max` items.
     pub(crate) fn items(self, max: usize) -> Result<Vec<Field>, Error> {
         match self.value {

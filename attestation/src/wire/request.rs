@@ -1,7 +1,7 @@
 //! AttestRequest: what a client sends first.
 
 use super::MAX_REQUEST_LEN;
-use crate::cbor::{self, Fields, Value};
+use crate::cbor::{self, Field, Fields, Value};
 use crate::{Digest, Error};
 
 /// More digests than this do not fit into [`MAX_REQUEST_LEN`].
@@ -28,7 +28,7 @@ impl Mode {
     }
 }
 
-/// `{ 0: 1, 1: nonce bstr32, 2: mode uint, ? 3: node_id bstr32, ? 4: [* bstr32] }`
+/// `{ 0: 1, 1: nonce bstr32, 2: mode uint, ? 3: node_id bstr32, ? 4: [+ bstr32] }`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttestRequest {
     /// Fresh random bytes of this client for this request.
@@ -75,17 +75,14 @@ impl AttestRequest {
             other => return Err(Error::malformed(what, format!("mode {other} is unknown"))),
         };
         let node_id = fields.optional(3).map(|field| field.array().map(Digest)).transpose()?;
-        let held = match fields.optional(4) {
-            None => Vec::new(),
-            Some(field) => field
-                .items(MAX_HELD)?
-                .into_iter()
-                .map(|item| item.array().map(Digest))
-                .collect::<Result<_, _>>()?,
-        };
+        let held = fields.optional(4).map(held).transpose()?.unwrap_or_default();
         fields.finish()?;
         Ok(Self { nonce, mode, node_id, held })
     }
+}
+
+fn held(field: Field) -> Result<Vec<Digest>, Error> {
+    field.not_empty()?.items(MAX_HELD)?.into_iter().map(|item| item.array().map(Digest)).collect()
 }
 
 #[cfg(test)]
@@ -121,6 +118,18 @@ mod tests {
         assert!(
             refused(vec![(0, cbor::uint(1)), nonce, mode, (5, cbor::uint(0))]).contains("1 unknown fields")
         );
+    }
+
+    #[test]
+    fn refuses_a_second_way_to_hold_nothing() {
+        let fields = vec![
+            (0, cbor::uint(1)),
+            (1, cbor::bytes(&[0; 32])),
+            (2, cbor::uint(0)),
+            (4, Value::Array(Vec::new())),
+        ];
+        let refused = AttestRequest::decode(&cbor::encode(&cbor::map(fields))).unwrap_err().to_string();
+        assert!(refused.contains("field 4: empty; leave the field out"), "{refused}");
     }
 
     #[test]

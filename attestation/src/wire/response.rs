@@ -87,7 +87,7 @@ fn place(field: Field) -> Result<(u64, u64, Vec<Digest>), Error> {
 
 fn endorsements(field: Field) -> Result<Vec<Endorsement>, Error> {
     let mut out = Vec::new();
-    for (key, item) in field.entries(MAX_ENDORSEMENTS)? {
+    for (key, item) in field.not_empty()?.entries(MAX_ENDORSEMENTS)? {
         let (digest, item) = (Digest(key.array()?), item.bytes()?);
         if Digest::of(&item) != digest {
             return Err(Error::malformed(
@@ -150,6 +150,20 @@ mod tests {
         let key = untyped.windows(32).position(|window| window == Digest::of(&item).0).unwrap();
         untyped[key..key + 32].copy_from_slice(&digest.0);
         assert!(refused(&untyped).contains("kind 3 is unknown"));
+    }
+
+    #[test]
+    fn refuses_a_second_way_to_staple_nothing() {
+        let place = Value::Array(vec![cbor::uint(0), cbor::uint(1), Value::Array(Vec::new())]);
+        let fields = [
+            (0, cbor::uint(1)),
+            (1, cbor::bytes(&[1])),
+            (2, cbor::bytes(&[2])),
+            (3, place),
+            (4, Value::Map(Default::default())),
+        ];
+        let refused = AttestResponse::decode(&cbor::encode(&cbor::map(fields))).unwrap_err().to_string();
+        assert!(refused.contains("field 4: empty; leave the field out"), "{refused}");
     }
 
     #[test]
