@@ -7,11 +7,13 @@
     reason = "a command line prints its result and its one line of error"
 )]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use cocoon_measurements::model::{Error, manifest};
+use cocoon_measurements::floors;
+use cocoon_measurements::key::SigningKey;
+use cocoon_measurements::model::{self, manifest};
 
 /// Reference values for auditors and release signers.
 #[derive(Debug, Parser)]
@@ -25,6 +27,12 @@ enum Cli {
     /// Models
     #[command(subcommand)]
     Model(Model),
+    /// Floors of security versions, as signed data for policies
+    #[command(subcommand)]
+    Floors(Floors),
+    /// Keys of signers
+    #[command(subcommand)]
+    Key(Key),
 }
 
 #[derive(Debug, Subcommand)]
@@ -40,22 +48,80 @@ enum Model {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum Floors {
+    /// Sign a floors file: writes FILE.sig and prints the public key that policies name
+    Sign {
+        /// The floors, TOML
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Ed25519 key, PKCS#8 in PEM: see `cocoon-measure key create`
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Check FILE.sig and print what the floors are
+    Verify {
+        /// The floors, TOML
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The signer's public key
+        #[arg(long, value_name = "HEX")]
+        signer: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Key {
+    /// Make a new Ed25519 key and print its public key
+    Create {
+        /// Where to write it; never replaces a file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
 fn main() -> ExitCode {
-    let Cli::Model(Model::Digest { path, json }) = Cli::parse();
-    match manifest(&path) {
-        Ok(manifest) if json => {
-            let file = |f: &cocoon_attestation::wire::ModelFile| serde_json::json!({ "name": f.name, "size": f.size, "sha256": f.sha256 });
-            let files: Vec<_> = manifest.files().iter().map(file).collect();
-            println!("{:#}", serde_json::json!({ "digest": manifest.digest(), "files": files }));
-            ExitCode::SUCCESS
-        }
-        Ok(manifest) => {
-            println!("{}", manifest.digest());
-            ExitCode::SUCCESS
-        }
+    let done = match Cli::parse() {
+        Cli::Model(Model::Digest { path, json }) => digest(&path, json),
+        Cli::Floors(Floors::Sign { file, key }) => sign(&file, &key),
+        Cli::Floors(Floors::Verify { file, signer }) => verify(&file, &signer),
+        Cli::Key(Key::Create { file }) => SigningKey::create(&file).map(|key| println!("{}", key.public())),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cocoon-measure: {error}");
-            ExitCode::from(if matches!(error, Error::NotAModel { .. }) { 1 } else { 2 })
+            eprintln!("cocoon-measure: {error:#}");
+            let not_a_model = matches!(error.downcast_ref(), Some(model::Error::NotAModel { .. }));
+            let rejected = not_a_model || error.downcast_ref::<cocoon_attestation::Error>().is_some();
+            ExitCode::from(if rejected { 1 } else { 2 })
         }
     }
+}
+
+fn digest(path: &Path, json: bool) -> anyhow::Result<()> {
+    let manifest = manifest(path)?;
+    if json {
+        let file = |f: &cocoon_attestation::wire::ModelFile| serde_json::json!({ "name": f.name, "size": f.size, "sha256": f.sha256 });
+        let files: Vec<_> = manifest.files().iter().map(file).collect();
+        println!("{:#}", serde_json::json!({ "digest": manifest.digest(), "files": files }));
+    } else {
+        println!("{}", manifest.digest());
+    }
+    Ok(())
+}
+
+fn sign(file: &Path, key: &Path) -> anyhow::Result<()> {
+    let key = SigningKey::read(key)?;
+    let to = floors::sign(file, &key)?;
+    eprintln!("wrote {}", to.display());
+    println!("{}", key.public());
+    Ok(())
+}
+
+fn verify(file: &Path, signer: &str) -> anyhow::Result<()> {
+    let floors = floors::verify(file, signer)?;
+    let (version, issued) = floors.version();
+    println!("version {version}, issued {issued}");
+    floors.lines().iter().for_each(|line| println!("{line}"));
+    Ok(())
 }

@@ -197,6 +197,7 @@ def messages():
         ("AttestRequest", "mode 2", cbor({**request, 2: 2})),
         ("AttestRequest", "unknown field", cbor({**request, 5: 0})),
         ("AttestRequest", "more than 4 KiB", cbor({**request, 4: [b"\0" * 32] * 121})),
+        ("AttestRequest", "an empty list of held endorsements", cbor({**request, 4: []})),
         ("EpochStatement", "another type", cbor({**statement, 0: "cocoon-epoch/2"})),
         ("EpochStatement", "longer than an hour", cbor({**statement, 4: statement[3] + 3601})),
         ("EpochStatement", "ends before it begins", cbor({**statement, 4: statement[3] - 1})),
@@ -215,6 +216,7 @@ def messages():
         ("AttestResponse", "tree of 4097 leaves", cbor({**RESPONSE, 3: [0, 4097, []]})),
         ("AttestResponse", "path of 13 nodes", cbor({**RESPONSE, 3: [0, 1, [b"\0" * 32] * 13]})),
         ("AttestResponse", "endorsement under another digest", cbor({**RESPONSE, 4: {b"\0" * 32: ENDORSEMENT}})),
+        ("AttestResponse", "no endorsements, but their field", cbor({**RESPONSE, 4: {}})),
         ("AttestResponse", "nested deeper than 6", cbor({**RESPONSE, 5: [[[[[[[0]]]]]]]})),
     ]
     blocks = [block(message=m, verdict="valid", name=n, bytes=b) for m, n, b in good]

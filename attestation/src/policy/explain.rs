@@ -38,7 +38,7 @@ impl Words for Demand {
 impl Words for TcbDemand {
     fn row(&self, name: &'static str) -> Row {
         let words = match self {
-            Self::Floors | Self::AtLeast(_) => Ok(self.wanted()),
+            Self::Floors | Self::SignedFloors(_) | Self::AtLeast(_) => Ok(self.wanted()),
             Self::Unchecked { why } => Err(why.clone()),
         };
         Row { name, words }

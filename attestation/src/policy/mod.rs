@@ -9,15 +9,17 @@ mod floors;
 mod nvidia;
 mod platform;
 mod snp;
+mod tcb;
 mod tdx;
 mod template;
 
 pub use check::{Check, Criterion};
 pub use demand::Demand;
-pub use floors::{TcbDemand, TcbFloors};
+pub use floors::TcbFloors;
 pub use nvidia::NvidiaPolicy;
 pub use platform::PlatformPolicy;
 pub use snp::{SnpGuestPolicy, SnpPlatform, SnpPolicy};
+pub use tcb::{SignedFloors, TcbDemand};
 #[cfg(test)]
 pub(crate) use tdx::SECTION as STRICT_TDX;
 pub use tdx::{TdxAttributes, TdxPlatform, TdxPolicy, Xfam};
@@ -152,11 +154,24 @@ impl Policy {
         Self::from_toml(&strict())
     }
 
-    /// Replaces the built-in TCB floors.
+    /// The file of signed TCB floors that `snp.tcb` names and that was not given yet, as it is written there.
     #[must_use]
-    pub fn with_floors(mut self, floors: TcbFloors) -> Self {
-        self.anchors.floors = floors;
-        self
+    pub fn floors_file(&self) -> Option<&str> {
+        let TcbDemand::SignedFloors(signed) = &self.snp.as_ref()?.tcb else { return None };
+        signed.floors.is_none().then_some(&signed.file)
+    }
+
+    /// Gives the content of [`Policy::floors_file`] and of its signature (128 hexadecimal digits). A policy that names such a file
+    /// accepts no SNP evidence before.
+    ///
+    /// # Errors
+    /// `Misuse` if the policy names no such file, the signature is not of the key that the policy names, the text is no floors file,
+    /// or it is older than the built-in one.
+    pub fn give_floors(&mut self, text: &str, signature: &str) -> Result<(), Error> {
+        match self.snp.as_mut().map(|snp| &mut snp.tcb) {
+            Some(TcbDemand::SignedFloors(signed)) => signed.give(text, signature),
+            _ => Err(Error::misuse("policy: snp.tcb names no signed floors")),
+        }
     }
 }
 

@@ -81,7 +81,20 @@ fn read_policy(path: &Path) -> anyhow::Result<Policy> {
     let text = std::fs::read_to_string(path).with_context(|| {
         format!("cannot read the policy {}; say which with --policy FILE", path.display())
     })?;
-    Policy::from_toml(&text).with_context(|| path.display().to_string())
+    let mut policy = Policy::from_toml(&text).with_context(|| path.display().to_string())?;
+    if let Some(file) = policy.floors_file().map(|file| path.with_file_name(file)) {
+        let read = |file: &Path| {
+            std::fs::read_to_string(file).with_context(|| {
+                let (file, policy) = (file.display(), path.display());
+                format!("cannot read {file}, signed TCB floors that the policy {policy} names")
+            })
+        };
+        let mut signature = file.as_os_str().to_owned();
+        signature.push(".sig");
+        let (text, signature) = (read(&file)?, read(Path::new(&signature))?);
+        policy.give_floors(&text, &signature).with_context(|| file.display().to_string())?;
+    }
+    Ok(policy)
 }
 
 #[expect(

@@ -155,6 +155,8 @@ fn flags_in_the_documents_exist() {
         help("cocoon-host", &["relay"]),
         help("cocoon-host", &["endorsements", "fetch"]),
         help("cocoon-measure", &["model", "digest"]),
+        help("cocoon-measure", &["floors", "sign"]),
+        help("cocoon-measure", &["floors", "verify"]),
         help("cocoon-enclave", &[]),
         std::fs::read_to_string(repository().join("scripts/demo")).unwrap(),
         std::fs::read_to_string(repository().join("scripts/bench")).unwrap(),

@@ -9,6 +9,7 @@ mod command_line;
 mod corpus;
 mod docs;
 mod epochs;
+mod floors;
 mod fuzz_smoke;
 mod gate;
 mod gpu;
