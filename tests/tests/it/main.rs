@@ -17,6 +17,7 @@ mod life;
 mod peers;
 mod privacy;
 mod recipes;
+mod round_trips;
 mod snp_chain;
 mod snp_corpus;
 mod snp_report;
