@@ -129,6 +129,32 @@ fn examples_are_policies() {
     assert_eq!(init, cocoon_attestation::policy::init(0), "write it with `cocoon policy init`");
 }
 
+#[test]
+fn every_event_of_the_enclave_is_documented() {
+    let source = std::fs::read_to_string(repository().join("enclave/src/events.rs")).unwrap();
+    let text = std::fs::read_to_string(repository().join("docs/operating.md")).unwrap();
+    let mut seen = 0;
+    for name in ["Event", "EpochFault", "AttesterFault", "Refusal"] {
+        let body =
+            source.split_once(&format!("pub enum {name} {{\n")).unwrap().1.split_once("\n}").unwrap().0;
+        // Variants are what begins with a capital letter four spaces in.
+        let variants = body.lines().filter_map(|line| line.strip_prefix("    "));
+        for variant in variants.filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase())) {
+            let word: String = variant.chars().take_while(char::is_ascii_alphanumeric).collect();
+            let mut snake = String::new();
+            for (at, letter) in word.char_indices() {
+                if letter.is_ascii_uppercase() && at > 0 {
+                    snake.push('_');
+                }
+                snake.push(letter.to_ascii_lowercase());
+            }
+            assert!(text.contains(&format!("`{snake}`")), "docs/operating.md says nothing of `{snake}`");
+            seen += 1;
+        }
+    }
+    assert!(seen > 40, "{seen}");
+}
+
 fn is_flag(word: &str) -> bool {
     word.strip_prefix("--").is_some_and(|name| name.starts_with(|c: char| c.is_ascii_alphabetic()))
 }

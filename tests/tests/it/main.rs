@@ -8,6 +8,7 @@ mod client_gate;
 mod command_line;
 mod corpus;
 mod docs;
+mod endorsements;
 mod epochs;
 mod floors;
 mod fuzz_smoke;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use cocoon_attestation::x509::{Certificate, RevocationList};
+use cocoon_attestation::{Endorsement, EndorsementBundle};
 
 /// Everything that exists is far smaller; what is larger is refused by the parsers without being read whole.
 const MAX_LEN: u64 = 4 * 1024 * 1024;
@@ -19,6 +20,14 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
         .and_then(|file| file.take(MAX_LEN).read_to_end(&mut out))
         .with_context(|| format!("cannot read {}", path.display()))?;
     Ok(out)
+}
+
+/// Endorsements that were read, or why they are malformed: which is a result, and no failure of the program.
+pub(super) type Given = Result<Vec<Endorsement>, cocoon_attestation::Error>;
+
+/// What `cocoon-host endorsements fetch` wrote.
+pub(super) fn bundle(path: &Path) -> anyhow::Result<Given> {
+    Ok(EndorsementBundle::decode(&read(path)?).map(|bundle| bundle.0))
 }
 
 /// Bytes of each file, in order.

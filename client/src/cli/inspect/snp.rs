@@ -21,6 +21,10 @@ pub(in crate::cli) struct SnpArgs {
     #[arg(long, value_name = "FILE")]
     crl: Vec<PathBuf>,
 
+    /// A bundle with them, as `cocoon-host endorsements fetch` writes it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cert", "crl"])]
+    endorsements: Option<PathBuf>,
+
     #[command(flatten)]
     expected: Expected,
 
@@ -30,9 +34,14 @@ pub(in crate::cli) struct SnpArgs {
 
 pub(super) fn run(args: &SnpArgs) -> anyhow::Result<()> {
     let report = files::read(&args.report)?;
-    let (certificates, lists) = (files::read_all(&args.cert)?, files::read_all(&args.crl)?);
-    let given = files::certificates(&certificates)
-        .and_then(|certificates| Endorsements::new(certificates, files::revocation_lists(&lists)?));
+    let given = match &args.endorsements {
+        Some(path) => files::bundle(path)?.and_then(|given| Endorsements::from_stapled(&given)),
+        None => {
+            let (certificates, lists) = (files::read_all(&args.cert)?, files::read_all(&args.crl)?);
+            files::certificates(&certificates)
+                .and_then(|certificates| Endorsements::new(certificates, files::revocation_lists(&lists)?))
+        }
+    };
     args.common.conclude(|policy, ctx| match given {
         Ok(given) => inspect::snp(&report, given, policy, args.expected.report_data, ctx),
         Err(error) => inspect::malformed("snp", &error),

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use cocoon_attestation::appraisal::inspect;
 use cocoon_attestation::tdx::Endorsements;
-use cocoon_attestation::{Endorsement, EndorsementBundle, EndorsementKind};
+use cocoon_attestation::{Endorsement, EndorsementKind};
 
-use super::{Common, Expected, files};
+use super::files::{self, Given};
+use super::{Common, Expected};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct TdxArgs {
@@ -46,10 +47,10 @@ pub(super) fn run(args: &TdxArgs) -> anyhow::Result<()> {
     })
 }
 
-/// The endorsements; the inner error says that they are malformed.
-fn read(path: &Path) -> anyhow::Result<Result<Vec<Endorsement>, cocoon_attestation::Error>> {
+/// The endorsements of a folder, or of a bundle.
+fn read(path: &Path) -> anyhow::Result<Given> {
     if !path.is_dir() {
-        return Ok(EndorsementBundle::decode(&files::read(path)?).map(|bundle| bundle.0));
+        return files::bundle(path);
     }
     let mut out = Vec::new();
     for (name, kind) in FILES {
