@@ -37,6 +37,8 @@ mod reader;
 pub mod result;
 pub mod snp;
 pub mod tdx;
+#[cfg(test)]
+mod tests;
 mod types;
 pub mod wire;
 pub mod x509;

@@ -108,7 +108,12 @@ impl Report {
         let raw: [u8; REPORT_LEN] = bytes.try_into().map_err(|_wrong_length| {
             Error::malformed(WHAT, format!("{} bytes, a report has {REPORT_LEN}", bytes.len()))
         })?;
-        let mut r = Reader::new(WHAT, &raw);
+        Self::read(&raw, raw)
+    }
+
+    /// The fields in `bytes`, which are those of `raw`.
+    pub(crate) fn read(bytes: &[u8], raw: [u8; REPORT_LEN]) -> Result<Self, Error> {
+        let mut r = Reader::new(WHAT, bytes);
         let version = r.u32_le()?;
         if !(2..=5).contains(&version) {
             return Err(Error::malformed(WHAT, format!("version {version}; 2 to 5 are supported")));

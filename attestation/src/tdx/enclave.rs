@@ -28,7 +28,7 @@ pub struct EnclaveReport {
 }
 
 impl EnclaveReport {
-    pub(super) fn parse(bytes: &[u8; ENCLAVE_REPORT_LEN]) -> Result<Self, Error> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let mut r = Reader::new(WHAT, bytes);
         r.take(16)?; // CPUSVN: the PCK certificate names the TCB.
         let misc_select = r.array()?;

@@ -109,7 +109,7 @@ fn extensions(record: &[u8]) -> Result<Vec<(u16, &[u8])>, Error> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn extension(kind: u16, content: &[u8]) -> Vec<u8> {
@@ -117,7 +117,7 @@ mod tests {
         [kind.to_be_bytes().as_slice(), &len.to_be_bytes(), content].concat()
     }
 
-    fn hello(extensions: &[Vec<u8>]) -> Vec<u8> {
+    pub(crate) fn hello(extensions: &[Vec<u8>]) -> Vec<u8> {
         let list = extensions.concat();
         let len = u16::try_from(list.len()).unwrap();
         let body =
@@ -126,7 +126,7 @@ mod tests {
         [&[1], &len[1..], &body].concat()
     }
 
-    fn good() -> Vec<Vec<u8>> {
+    pub(crate) fn good() -> Vec<Vec<u8>> {
         vec![extension(43, &[2, 3, 4]), extension(16, b"\0\x09\x08cocoon/1")]
     }
 

@@ -8,6 +8,12 @@ mod model;
 mod request;
 mod response;
 
+#[cfg(test)]
+pub(crate) mod samples {
+    pub(crate) use super::client_hello::tests::{good, hello};
+    pub(crate) use super::epoch::tests::statement;
+}
+
 pub use client_hello::{
     ClientHelloFault, MAX_CLIENT_HELLO_LEN, TLS_RECORD_HEADER_LEN, check_client_hello, client_hello_len,
 };

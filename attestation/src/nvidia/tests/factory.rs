@@ -83,7 +83,7 @@ impl Party {
         self.sign(&ECDSA_P384_SHA384_FIXED_SIGNING, message)
     }
 
-    fn point(&self) -> Vec<u8> {
+    pub(crate) fn point(&self) -> Vec<u8> {
         let random = SystemRandom::new();
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &self.pkcs8, &random).unwrap();
         key.public_key().as_ref().to_vec()

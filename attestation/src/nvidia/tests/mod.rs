@@ -42,6 +42,11 @@ fn manifest() -> Option<Value> {
     Some(serde_json::from_slice(&corpus("manifest.json")?).unwrap())
 }
 
+/// Whether the extension of an attestation key's certificate can be read.
+pub(crate) fn has_identity(certificate: &crate::x509::Certificate) -> bool {
+    super::dice::Identity::of(certificate).is_some()
+}
+
 /// Everything that is known about one GPU, with the verdict.
 struct Verdict {
     authentic: bool,

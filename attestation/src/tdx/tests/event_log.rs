@@ -20,7 +20,7 @@ fn event(register: u32, kind: u32, digests: &[(u16, usize)], data: &[u8]) -> Vec
     out
 }
 
-fn spec_id(algorithms: &[(u16, u16)]) -> Vec<u8> {
+pub(crate) fn spec_id(algorithms: &[(u16, u16)]) -> Vec<u8> {
     let mut id = b"Spec ID Event03\0".to_vec();
     id.extend([0, 0, 0, 0, 0, 2, 0, 2]);
     id.extend(u32::try_from(algorithms.len()).unwrap().to_le_bytes());

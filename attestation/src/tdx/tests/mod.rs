@@ -8,6 +8,8 @@ pub(crate) mod factory;
 mod mutations;
 mod rejects;
 
+pub(crate) use event_log::spec_id;
+
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -17,6 +19,11 @@ use crate::policy::TdxPolicy;
 use crate::result::{Factor, Status};
 use crate::x509::Certificate;
 use crate::{Context, Endorsement, EndorsementKind, Missing, SignatureCache, UnixTime};
+
+/// Whether a certificate is one for a platform's attestation.
+pub(crate) fn is_pck(certificate: Certificate) -> bool {
+    super::Pck::from_certificate(certificate).is_ok()
+}
 
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/evidence");
 
