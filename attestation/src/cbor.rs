@@ -218,7 +218,9 @@ mod tests {
 
     #[test]
     fn accepts_canonical() {
-        for ok in ["a0", "a10001", "a2000101f6", "a1006161", "a14101a0", "818181818180"] {
+        for ok in
+            ["a0", "a10001", "a2000101f6", "a1006161", "a14101a0", "818181818180", "a100a100a100a100a100a0"]
+        {
             let bytes = hex::decode(ok).unwrap();
             assert_eq!(encode(&decode("test", &bytes, 64).unwrap()), bytes, "{ok}");
         }
@@ -240,6 +242,7 @@ mod tests {
         assert!(refused("a12001").contains("map key"), "negative key");
         assert!(refused("a20001616102").contains("map key"), "mixed keys");
         assert!(refused("81818181818180").contains("nested deeper than 6"), "depth 7");
+        assert!(refused("a100a100a100a100a100a100a0").contains("nested deeper than 6"), "depth 7");
         assert!(refused("9b7fffffffffffffff").contains("not CBOR"), "huge array");
         assert!(refused("5b7fffffffffffffff").contains("not CBOR"), "huge byte string");
     }

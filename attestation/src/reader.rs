@@ -50,10 +50,6 @@ impl<'a> Reader<'a> {
         self.array().map(|[a, b, c]| u32::from_le_bytes([a, b, c, 0]))
     }
 
-    pub(crate) fn u32_be(&mut self) -> Result<u32, Error> {
-        self.array().map(u32::from_be_bytes)
-    }
-
     pub(crate) fn u32_le(&mut self) -> Result<u32, Error> {
         self.array().map(u32::from_le_bytes)
     }
@@ -106,7 +102,7 @@ mod tests {
     fn reads_in_order_and_refuses_leftovers() {
         let mut r = Reader::new("test", &[1, 0, 0, 0, 2, 3, 0, 0, 9]);
         assert_eq!(r.u8().unwrap(), 1);
-        assert_eq!(r.u32_be().unwrap(), 2);
+        assert_eq!(u32::from_be_bytes(r.array().unwrap()), 2);
         r.take(1).unwrap();
         r.zeros(2, "gap").unwrap();
         assert!(r.finish().unwrap_err().to_string().contains("1 bytes too many"));
@@ -134,7 +130,7 @@ mod tests {
 
     #[test]
     fn truncation_and_nonzero_reserved_are_errors() {
-        assert!(Reader::new("test", &[1]).u32_be().unwrap_err().to_string().contains("truncated"));
+        assert!(Reader::new("test", &[1]).u32_le().unwrap_err().to_string().contains("truncated"));
         assert!(
             Reader::new("test", &[0, 1]).zeros(2, "gap").unwrap_err().to_string().contains("gap is not zero")
         );

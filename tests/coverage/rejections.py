@@ -11,6 +11,8 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 REFUSES = re.compile(r"^\?$|\bErr\b|\bError::|[Mm]alformed|\bmisuse\(|\brefuse\w*\(|\bFactor::fail\b|\bfail\w*\(|\bbad\(|\bwrong\w*\(|\bneed\(|=> None\b|\breturn None\b|return false")
+# Its errors are no refusals, but reasons in words.
+WORDS = ROOT / "attestation/src/policy/explain.rs"
 AIM = 95
 
 
@@ -18,7 +20,7 @@ def code(path):
     """The lines of a file before its test module."""
     lines = path.read_text().split("\n")
     for number, line in enumerate(lines):
-        if line.startswith("#[cfg(test)]") and lines[number + 1].startswith(("mod tests", "pub(crate) mod tests", "pub mod tests")):
+        if line.startswith("#[cfg(test)]") and lines[number + 1].startswith(("mod tests", "pub(crate) mod tests", "pub(super) mod tests")):
             if lines[number + 1].endswith("{"):
                 return lines[:number]
     return lines
@@ -60,7 +62,7 @@ def main():
     by_file = {}
     for (name, place), count in regions(json.load(sys.stdin)).items():
         path = pathlib.Path(name)
-        if path.is_relative_to(ROOT / "attestation/src") and "tests" not in path.relative_to(ROOT).parts:
+        if path.is_relative_to(ROOT / "attestation/src") and "tests" not in path.parts and path != WORDS:
             by_file.setdefault(path, {})[place] = count
     total, missed = 0, []
     for path, counts in sorted(by_file.items()):

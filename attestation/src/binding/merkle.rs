@@ -17,7 +17,7 @@ pub fn merkle_root(leaves: &[Digest]) -> Option<Digest> {
         [leaf] => Some(*leaf),
         _ => {
             let (left, right) = split(leaves)?;
-            Some(node(merkle_root(left)?, merkle_root(right)?))
+            merkle_root(left).zip(merkle_root(right)).map(|(left, right)| node(left, right))
         }
     }
 }
@@ -29,27 +29,28 @@ pub fn merkle_path(leaves: &[Digest], index: usize) -> Option<Vec<Digest>> {
         return (index < leaves.len()).then(Vec::new);
     }
     let (left, right) = split(leaves)?;
-    let (mut path, sibling) = match index.checked_sub(left.len()) {
-        None => (merkle_path(left, index)?, merkle_root(right)?),
-        Some(index) => (merkle_path(right, index)?, merkle_root(left)?),
+    let (path, sibling) = match index.checked_sub(left.len()) {
+        None => (merkle_path(left, index), merkle_root(right)),
+        Some(index) => (merkle_path(right, index), merkle_root(left)),
     };
+    let (mut path, sibling) = path.zip(sibling)?;
     path.push(sibling);
     Some(path)
 }
 
-/// Splits at the largest power of two below the length.
+/// Splits two leaves or more at the largest power of two below their number.
 fn split(leaves: &[Digest]) -> Option<(&[Digest], &[Digest])> {
-    leaves.split_at_checked(leaves.len().checked_next_power_of_two()?.checked_div(2)?)
+    leaves.split_at_checked(leaves.len().div_ceil(2).next_power_of_two())
 }
 
 /// The root that `leaf` at `index` of `size` leaves and `path` lead to (RFC 9162 section 2.1.3.2); `None` when the path does not
 /// have the length that this place in this tree demands.
 #[must_use]
 pub fn root_from_path(leaf: Digest, index: u64, size: u64, path: &[Digest]) -> Option<Digest> {
-    if index >= size {
+    let (mut place, mut last) = (index, size.checked_sub(1)?);
+    if place > last {
         return None;
     }
-    let (mut place, mut last) = (index, size.checked_sub(1)?);
     let mut root = leaf;
     for sibling in path {
         if last == 0 {
@@ -74,6 +75,17 @@ mod tests {
 
     fn leaves(n: u8) -> Vec<Digest> {
         (0..n).map(|i| Digest::of(&[i])).collect()
+    }
+
+    #[test]
+    fn there_is_no_leaf_outside_of_a_tree() {
+        assert_eq!((merkle_root(&[]), merkle_path(&[], 0)), (None, None));
+        let leaves = leaves(5);
+        assert_eq!((merkle_path(&leaves, 5), merkle_path(&leaves[..1], 1)), (None, None));
+        let path = merkle_path(&leaves, 4).unwrap();
+        for (index, size) in [(0, 0), (5, 5), (u64::MAX, 5), (4, 4)] {
+            assert_eq!(root_from_path(leaves[4], index, size, &path), None, "{index} of {size}");
+        }
     }
 
     #[test]

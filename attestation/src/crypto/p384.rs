@@ -93,6 +93,18 @@ mod tests {
     const ORDER: &str = "ffffffffffffffffffffffffffffffffffffffffffffffff\
                          c7634d81f4372ddf581a0db248b0a77aecec196accc52973";
 
+    #[test]
+    fn a_number_of_49_bytes_is_no_part_of_a_signature() {
+        let number = |len: u8| [&[2, len, 1][..], &vec![7; usize::from(len) - 1]].concat();
+        let sequence = |r: u8, s: u8| {
+            let content = [number(r), number(s)].concat();
+            [&[0x30, u8::try_from(content.len()).unwrap()][..], &content].concat()
+        };
+        assert!(fixed(&sequence(48, 48)).is_ok());
+        assert!(fixed(&sequence(49, 48)).is_err() && fixed(&sequence(48, 49)).is_err());
+        assert!(!verify_der(&[4; 97], MESSAGE, &sequence(49, 48)));
+    }
+
     fn signed() -> (Vec<u8>, Vec<u8>) {
         let (algorithm, random) = (&ECDSA_P384_SHA384_FIXED_SIGNING, SystemRandom::new());
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();

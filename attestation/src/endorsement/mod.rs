@@ -165,6 +165,32 @@ const VERSION: &str = "cocoon-endorsements/1";
 mod tests {
     use super::*;
 
+    #[test]
+    fn bytes_of_another_kind_are_about_nothing() {
+        for (kind, _name) in ENDORSEMENT_KINDS {
+            for bytes in [
+                &b"x"[..],
+                b"",
+                b"-----BEGIN CERTIFICATE-----",
+                b"-----BEGIN CERTIFICATE----------END CERTIFICATE-----",
+            ] {
+                assert!(Endorsement { kind, bytes: bytes.to_vec() }.about().is_err(), "{}", kind.name());
+                assert!(Endorsement::recognise(bytes).is_err());
+            }
+        }
+        // What nobody endorses hardware with.
+        let key = crate::nvidia::tests::factory::Party::new("Somebody", None, |params| {
+            params.key_usages.push(rcgen::KeyUsagePurpose::CrlSign);
+        });
+        let chain = key.certificate.to_pem();
+        assert!(Endorsement::recognise(chain.as_bytes()).is_err());
+        let list = key.issue_empty_list();
+        assert!(Endorsement::recognise(&list).unwrap_err().to_string().contains("another issuer"));
+        let no_vcek =
+            Endorsement { kind: EndorsementKind::AmdCertificate, bytes: key.certificate.der().to_vec() };
+        assert_eq!(no_vcek.about().unwrap().subject, "Somebody");
+    }
+
     fn bundle() -> EndorsementBundle {
         let item =
             |(kind, name): (EndorsementKind, &str)| Endorsement { kind, bytes: name.as_bytes().to_vec() };

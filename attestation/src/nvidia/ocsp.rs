@@ -1,8 +1,6 @@
 //! OCSP responses (RFC 6960): whether NVIDIA still vouches for a certificate.
 
-use der::asn1::{
-    AnyRef, BitStringRef, GeneralizedTime, ObjectIdentifier, OctetString, OctetStringRef, UintRef,
-};
+use der::asn1::{AnyRef, BitStringRef, GeneralizedTime, ObjectIdentifier, OctetStringRef, UintRef};
 use der::{Decode, Encode as _, Reader, SliceReader, Tag, TagNumber, Tagged};
 use x509_cert::ext::pkix::ExtendedKeyUsage;
 use x509_cert::spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef};
@@ -23,6 +21,10 @@ const CLOCK_SKEW_SECONDS: u64 = 300;
 const BASIC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1.1");
 const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
 const SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.2");
+/// `AlgorithmIdentifier { SHA-384, NULL }`, DER.
+const SHA384_IDENTIFIER: &[u8] = &[0x30, 13, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 2, 5, 0];
+/// What an OCTET STRING of 48 bytes begins with.
+const OCTETS_48: &[u8] = &[4, 48];
 const OCSP_SIGNING: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.9");
 const EXTENDED_KEY_USAGE: &str = "2.5.29.37";
 
@@ -135,17 +137,12 @@ fn subject(serial: &[u8]) -> String {
 /// None in practice: what is encoded was decoded before.
 pub fn ocsp_request(certificate: &Certificate, issuer: &Certificate) -> Result<(Vec<u8>, String), Error> {
     let encoded = || -> der::Result<Vec<u8>> {
-        let octets = |bytes: &[u8]| OctetString::new(bytes).and_then(|octets| octets.to_der());
-        let sequence = |parts: &[Vec<u8>]| AnyRef::new(Tag::Sequence, &parts.concat())?.to_der();
-        let hash = sequence(&[SHA384.to_der()?, AnyRef::NULL.to_der()?])?;
-        let id = sequence(&[
-            hash,
-            octets(&sha384(&[&issuer.subject_der()]))?,
-            octets(&sha384(&[issuer.public_key()]))?,
-            AnyRef::new(Tag::Integer, certificate.serial())?.to_der()?,
-        ])?;
-        // Request, requestList, tbsRequest, OCSPRequest.
-        (0..4).try_fold(id, |inner, _| sequence(&[inner]))
+        let sequence = |content: &[u8]| AnyRef::new(Tag::Sequence, content).and_then(|any| any.to_der());
+        let serial = AnyRef::new(Tag::Integer, certificate.serial()).and_then(|any| any.to_der())?;
+        let (name, key) = (sha384(&[&issuer.subject_der()]), sha384(&[issuer.public_key()]));
+        let id = [SHA384_IDENTIFIER, OCTETS_48, &name, OCTETS_48, &key, &serial].concat();
+        // CertID, Request, requestList, tbsRequest, OCSPRequest.
+        (0..5).try_fold(id, |inner, _| sequence(&inner))
     };
     let request = encoded().map_err(|_reason| Error::malformed("certificate", "cannot be asked about"))?;
     Ok((request, subject(certificate.serial())))

@@ -219,6 +219,39 @@ mod tests {
     use crate::snp::{Product, Root};
 
     #[test]
+    fn a_value_of_another_type_is_named_by_its_line() {
+        let text = strict() + &super::tdx::SECTION.replace("{mr_td}", "{ unchecked = \"x\" }");
+        let places: Vec<usize> = text.match_indices(" = ").map(|(at, _)| at).collect();
+        let mut refused = 0;
+        for at in places {
+            let end = text[at..].find('\n').map_or(text.len(), |len| at + len);
+            for value in
+                ["5", "{ exactly = 5.5 }", "{ exactly = [] }", "{ any_of = [5.5] }", "{ at_least = false }"]
+            {
+                let changed = format!("{} = {value}{}", &text[..at], &text[end..]);
+                if let Err(error) = Policy::from_toml(&changed) {
+                    assert!(
+                        error.to_string().contains("line") || error.to_string().contains("version"),
+                        "{error}"
+                    );
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused > 200, "{refused}");
+    }
+
+    #[test]
+    fn floors_are_given_to_a_policy_that_names_them() {
+        let mut policy = Policy::strict().unwrap();
+        assert_eq!(policy.floors_file(), None);
+        assert!(policy.give_floors("", "").unwrap_err().to_string().contains("names no signed floors"));
+        policy.snp = None;
+        assert_eq!(policy.floors_file(), None);
+        assert!(NvidiaPolicy::strict(0).is_err());
+    }
+
+    #[test]
     fn reads_a_policy() {
         let policy = Policy::strict().unwrap();
         let snp = policy.snp.unwrap();

@@ -134,7 +134,7 @@ impl Quote {
         };
         let body = TdReport::read(&mut r, is_15)?;
         let signed = bytes.get(..bytes.len().saturating_sub(r.len())).unwrap_or_default().to_vec();
-        let len = length(r.u32_le()?)?;
+        let len = length(&mut r)?;
         let signature_data = r.take(len)?;
         let padding = r.len();
         r.zeros(padding, "what follows the signature data")?;
@@ -268,10 +268,10 @@ fn certification<'a>(r: &mut Reader<'a>, expected: u16) -> Result<Reader<'a>, Er
             format!("certification data of type {kind}, expected {expected}"),
         ));
     }
-    let len = length(r.u32_le()?)?;
+    let len = length(r)?;
     Ok(Reader::new(WHAT, r.take(len)?))
 }
 
-fn length(len: u32) -> Result<usize, Error> {
-    usize::try_from(len).map_err(|_too_large| Error::malformed(WHAT, format!("a length of {len} bytes")))
+fn length(r: &mut Reader<'_>) -> Result<usize, Error> {
+    r.u32_le().map(|len| usize::try_from(len).unwrap_or(usize::MAX))
 }

@@ -62,6 +62,7 @@ fn reports() {
             "{len}"
         );
     }
+    assert!(EnclaveReport::parse(&[&enclave[..], &[0]].concat()).is_err());
     for len in 0..enclave.len() {
         assert!(EnclaveReport::parse(&enclave[..len]).is_err(), "{len}");
     }
@@ -110,5 +111,12 @@ fn client_hellos() {
         let cut = [&[1, 0], &u16::try_from(body.len()).unwrap().to_be_bytes()[..], &body].concat();
         assert!(check_client_hello(&cut).is_err(), "{len}");
     }
+    // A session identifier that is longer than everything, and what follows the extensions.
+    let mut long = hello.clone();
+    long[38] = 255;
+    assert_eq!(check_client_hello(&long), Err(ClientHelloFault::NotTls));
+    let body = [&hello[4..], &[0]].concat();
+    let followed = [&[1, 0], &u16::try_from(body.len()).unwrap().to_be_bytes()[..], &body].concat();
+    assert_eq!(check_client_hello(&followed), Err(ClientHelloFault::NotTls));
     assert!(FrameHeader::parse([0, 0, 0, 0, 9]).is_err());
 }

@@ -45,7 +45,7 @@ fn changed(tree: &Value) -> Vec<Value> {
                 out.extend(changed(key).iter().map(|new| with(new, value)));
             }
         }
-        _ => {}
+        Value::Null | Value::Integer(_) | Value::Bytes(_) | Value::Text(_) | _ => {}
     }
     out
 }

@@ -121,6 +121,13 @@ fn changed_ocsp_responses() {
     let mut responses = vec![Ocsp::good(&factory.boot_rom, &factory.identity)];
     let revoked = [time("20260203000000Z"), tlv(0xa0, &[0x0a, 1, 1])].concat();
     responses.push(Ocsp::good(&factory.boot_rom, &factory.identity).with(|o| o.status = tlv(0xa1, &revoked)));
+    let plain = tlv(
+        0xa1,
+        &tlv(0x30, &tlv(0x30, &[&[6, 3, 0x55, 0x1d, 0x23, 1, 1, 0], tlv(4, &[5, 0]).as_slice()].concat())),
+    );
+    responses.push(Ocsp::good(&factory.boot_rom, &factory.identity).with(|o| {
+        (o.extensions, o.single_extensions) = (plain.clone(), plain.clone());
+    }));
     for response in responses {
         let signed = response.signed(&factory.identity, &[&factory.identity]);
         let mut refused = 0;

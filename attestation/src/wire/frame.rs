@@ -1,7 +1,6 @@
 //! Frames before HTTP/2: `u32 length of body, big-endian || u8 type || body`.
 
 use crate::Error;
-use crate::reader::Reader;
 
 /// Length of a frame's header in bytes.
 pub const FRAME_HEADER_LEN: usize = 5;
@@ -61,9 +60,8 @@ impl FrameHeader {
     /// # Errors
     /// `Malformed` for an unknown type or a length above the limit of the type.
     pub fn parse(bytes: [u8; FRAME_HEADER_LEN]) -> Result<Self, Error> {
-        let mut reader = Reader::new("frame", &bytes);
-        let len = usize::try_from(reader.u32_be()?).unwrap_or(usize::MAX);
-        let code = reader.u8()?;
+        let [len @ .., code] = bytes;
+        let len = usize::try_from(u32::from_be_bytes(len)).unwrap_or(usize::MAX);
         let kind = [FrameKind::AttestRequest, FrameKind::AttestResponse, FrameKind::Close]
             .into_iter()
             .find(|kind| kind.code() == code)

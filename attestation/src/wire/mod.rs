@@ -8,12 +8,6 @@ mod model;
 mod request;
 mod response;
 
-#[cfg(test)]
-pub(crate) mod samples {
-    pub(crate) use super::client_hello::tests::{good, hello};
-    pub(crate) use super::epoch::tests::statement;
-}
-
 pub use client_hello::{
     ClientHelloFault, MAX_CLIENT_HELLO_LEN, TLS_RECORD_HEADER_LEN, check_client_hello, client_hello_len,
 };
@@ -38,3 +32,9 @@ pub const STATUS_PATH: &str = "/.well-known/cocoon/status";
 
 /// Response header that carries the number of the current epoch, so that a client notices a new one.
 pub const EPOCH_HEADER: &str = "cocoon-epoch";
+
+#[cfg(test)]
+pub(crate) mod samples {
+    pub(crate) use super::client_hello::tests::{good, hello};
+    pub(crate) use super::epoch::tests::statement;
+}

@@ -73,6 +73,57 @@ fn every_tie_between_processor_and_gpus_has_a_refusal() {
 }
 
 #[test]
+fn a_saved_response_without_its_parts_is_malformed() {
+    let mut machine = Machine::tdx(1);
+    let policy = machine.policy();
+    let signatures = SignatureCache::new();
+    let ctx = crate::Context { now: now(), missing: crate::Missing::Fails, signatures: &signatures };
+    let good = machine.session(Mode::FreshCpu, &Change::default()).response;
+    let report = super::inspect::bundle(&good, &policy, ctx);
+    assert!(report.authentic && report.accepted, "{:?}", failed(&report));
+    let response = AttestResponse::decode(&good).unwrap();
+    let with = |change: &dyn Fn(&mut AttestResponse)| {
+        let mut changed = response.clone();
+        change(&mut changed);
+        changed.encode()
+    };
+    let without_cpu = |response: &mut AttestResponse| {
+        let mut set = EvidenceSet::decode(&response.evidence).unwrap();
+        set.0.remove("cpu");
+        response.evidence = set.encode();
+    };
+    let no_quote = |response: &mut AttestResponse| {
+        let mut set = EvidenceSet::decode(&response.evidence).unwrap();
+        set.0.get_mut("cpu").unwrap().bytes = vec![1];
+        response.evidence = set.encode();
+    };
+    let endorsed = |kind| {
+        move |response: &mut AttestResponse| {
+            response.endorsements.retain(|e| e.kind != kind);
+            response.endorsements.extend(vec![Endorsement { kind, bytes: b"x".to_vec() }; 1]);
+        }
+    };
+    for (what, bytes) in [
+        ("AttestResponse", Vec::new()),
+        ("epoch statement", with(&|r| r.statement = vec![0])),
+        ("evidence collection", with(&|r| r.evidence = vec![0])),
+        ("no evidence of a CPU", with(&without_cpu)),
+        ("TDX quote", with(&no_quote)),
+        ("certificate", with(&endorsed(EndorsementKind::IntelTcbSigningChain))),
+    ] {
+        let report = super::inspect::bundle(&bytes, &policy, ctx);
+        assert!(!report.authentic && !report.accepted);
+        let said = format!("{:?}", report.factors);
+        assert!(said.to_lowercase().contains(&what.to_lowercase()), "{what}: {said}");
+    }
+    let given = crate::snp::Endorsements::default;
+    assert!(!super::inspect::snp(b"x", given(), &policy, None, ctx).authentic);
+    assert!(!super::inspect::tdx(b"x", crate::tdx::Endorsements::default(), &policy, None, ctx).authentic);
+    let list = [Endorsement { kind: EndorsementKind::AmdCrl, bytes: b"x".to_vec() }];
+    assert!(crate::snp::Endorsements::from_stapled(&list).is_err());
+}
+
+#[test]
 fn fresh_evidence_of_gpus_is_of_this_session() {
     let mut machine = Machine::snp(1);
     let stale = Change::default();

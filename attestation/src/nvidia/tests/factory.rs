@@ -68,6 +68,19 @@ impl Party {
         Self { pkcs8, params, certificate }
     }
 
+    /// A revocation list with nothing on it, DER.
+    pub(crate) fn issue_empty_list(&self) -> Vec<u8> {
+        let params = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2026, 1, 1),
+            next_update: rcgen::date_time_ymd(2027, 1, 1),
+            crl_number: rcgen::SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer()).unwrap().der().to_vec()
+    }
+
     pub(crate) fn issuer(&self) -> Issuer<'static, KeyPair> {
         Issuer::new(self.params.clone(), KeyPair::try_from(self.pkcs8.as_slice()).unwrap())
     }

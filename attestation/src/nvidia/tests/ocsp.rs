@@ -228,3 +228,18 @@ fn a_chain_of_one_has_nothing_to_ask_about() {
     let v = verdict(&factory, &gpu, &given(&[], &[]));
     assert!(v.failed().contains(&"nvidia.ocsp") && v.got("nvidia.ocsp") == "0 good", "{:?}", v.failed());
 }
+
+#[test]
+fn a_request_names_the_certificate_as_the_response_does() {
+    let factory = Factory::new();
+    let (certificate, issuer) = (&factory.boot_rom, &factory.identity);
+    let (request, subject) =
+        crate::nvidia::ocsp_request(&certificate.certificate, &issuer.certificate).unwrap();
+    let Ocsp { hash, name_hash, key_hash, serial, .. } = Ocsp::good(certificate, issuer);
+    let id = [hash, name_hash, key_hash, serial].concat();
+    assert_eq!(request, (0..5).fold(id, |inner, _| tlv(0x30, &inner)));
+    let response = Ocsp::good(certificate, issuer).signed(issuer, &[]);
+    assert_eq!(crate::nvidia::about_ocsp(&response).unwrap().0, subject);
+    let two = Ocsp::good(certificate, issuer).with(|o| o.singles = 2).signed(issuer, &[]);
+    assert!(crate::nvidia::about_ocsp(&two).unwrap_err().to_string().contains("more than one certificate"));
+}
