@@ -22,30 +22,27 @@ fn changed(tree: &Value) -> Vec<Value> {
         Value::Map([].into()),
         Value::Map((0..20).map(|n| (Value::Integer(n), Value::Null)).collect()),
     ];
-    match tree {
-        Value::Array(items) => {
-            for (at, item) in items.iter().enumerate() {
-                let with = |put: &[Value]| Value::Array([&items[..at], put, &items[at + 1..]].concat());
-                out.push(with(&[]));
-                out.push(with(&[item.clone(), item.clone()]));
-                out.extend(changed(item).into_iter().map(|new| with(&[new])));
-            }
+    if let Value::Array(items) = tree {
+        for (at, item) in items.iter().enumerate() {
+            let with = |put: &[Value]| Value::Array([&items[..at], put, &items[at + 1..]].concat());
+            out.push(with(&[]));
+            out.push(with(&[item.clone(), item.clone()]));
+            out.extend(changed(item).into_iter().map(|new| with(&[new])));
         }
-        Value::Map(entries) => {
-            for (key, value) in entries {
-                let mut rest = entries.clone();
-                rest.remove(key);
-                out.push(Value::Map(rest.clone()));
-                let with = |key: &Value, value: &Value| {
-                    let mut all = rest.clone();
-                    all.insert(key.clone(), value.clone());
-                    Value::Map(all)
-                };
-                out.extend(changed(value).iter().map(|new| with(key, new)));
-                out.extend(changed(key).iter().map(|new| with(new, value)));
-            }
+    }
+    if let Value::Map(entries) = tree {
+        for (key, value) in entries {
+            let mut rest = entries.clone();
+            rest.remove(key);
+            out.push(Value::Map(rest.clone()));
+            let with = |key: &Value, value: &Value| {
+                let mut all = rest.clone();
+                all.insert(key.clone(), value.clone());
+                Value::Map(all)
+            };
+            out.extend(changed(value).iter().map(|new| with(key, new)));
+            out.extend(changed(key).iter().map(|new| with(new, value)));
         }
-        Value::Null | Value::Integer(_) | Value::Bytes(_) | Value::Text(_) | _ => {}
     }
     out
 }
