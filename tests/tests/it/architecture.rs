@@ -289,3 +289,28 @@ fn unsafe_code_of_the_enclave_is_where_it_is_known_to_be() {
     }
     assert_eq!(found, BTreeSet::from(UNSAFE.map(str::to_owned)));
 }
+
+/// Features of one program's own build, as images are made: not those that other programs of the workspace add.
+#[test]
+fn no_end_of_the_channel_has_an_older_tls() {
+    for package in ["cocoon-enclave", "cocoon-client"] {
+        let tree = Command::new(env!("CARGO"))
+            .args([
+                "tree",
+                "--offline",
+                "--locked",
+                "--edges",
+                "normal,features",
+                "--prefix",
+                "none",
+                "--package",
+                package,
+            ])
+            .current_dir(repository())
+            .output()
+            .unwrap();
+        let tree = String::from_utf8(tree.stdout).unwrap();
+        assert!(tree.contains("rustls feature \"ring\""), "{package}: {tree}");
+        assert!(!tree.contains("feature \"tls12\""), "{package}");
+    }
+}

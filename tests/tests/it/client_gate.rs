@@ -32,14 +32,23 @@ use tokio_rustls::TlsAcceptor;
 
 /// A TLS server with the certificate of one key and the signatures of another, if `forged`.
 fn tls(forged: bool, protocols: &[&[u8]]) -> ServerConfig {
+    tls_of(hybrid::provider(), &rustls::version::TLS13, forged, protocols)
+}
+
+fn tls_of(
+    provider: rustls::crypto::CryptoProvider,
+    version: &'static rustls::SupportedProtocolVersion,
+    forged: bool,
+    protocols: &[&[u8]],
+) -> ServerConfig {
     let certified = rcgen::generate_simple_self_signed(Vec::new()).unwrap();
     let key = if forged { rcgen::KeyPair::generate().unwrap() } else { certified.signing_key };
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let key = rustls::crypto::ring::sign::any_supported_type(&key).unwrap();
     let chain: Vec<CertificateDer<'static>> = vec![certified.cert.der().clone()];
     let resolver = Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key)));
-    let mut config = ServerConfig::builder_with_provider(Arc::new(hybrid::provider()))
-        .with_safe_default_protocol_versions()
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[version])
         .unwrap()
         .with_no_client_auth()
         .with_cert_resolver(resolver);
@@ -95,6 +104,19 @@ async fn a_server_without_the_key_of_its_certificate_is_refused() {
     assert_eq!(evidence.response, b"whatever");
     let sent = encode_frame(FrameKind::AttestRequest, &evidence.request).unwrap();
     assert_eq!(*received.lock().unwrap(), [sent], "a request, and nothing else");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_tls_1_2_is_refused() {
+    let provider = rustls::crypto::ring::default_provider();
+    let old = tls_of(provider, &rustls::version::TLS12, false, &[ALPN]);
+    let (address, received) = serve(old, Vec::new()).await;
+    let refused = open(&address).await;
+    assert!(
+        matches!(&refused, Error::NotAnEnclave { why, .. } if why.contains("ProtocolVersion")),
+        "{refused}"
+    );
+    assert!(received.lock().unwrap().iter().all(Vec::is_empty), "nothing was sent to it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
