@@ -16,7 +16,7 @@ pub fn merkle_root(leaves: &[Digest]) -> Option<Digest> {
         [] => None,
         [leaf] => Some(*leaf),
         _ => {
-            let (left, right) = split(leaves)?;
+            let (left, right) = split(leaves);
             merkle_root(left).zip(merkle_root(right)).map(|(left, right)| node(left, right))
         }
     }
@@ -28,7 +28,7 @@ pub fn merkle_path(leaves: &[Digest], index: usize) -> Option<Vec<Digest>> {
     if leaves.len() <= 1 {
         return (index < leaves.len()).then(Vec::new);
     }
-    let (left, right) = split(leaves)?;
+    let (left, right) = split(leaves);
     let (path, sibling) = match index.checked_sub(left.len()) {
         None => (merkle_path(left, index), merkle_root(right)),
         Some(index) => (merkle_path(right, index), merkle_root(left)),
@@ -39,8 +39,8 @@ pub fn merkle_path(leaves: &[Digest], index: usize) -> Option<Vec<Digest>> {
 }
 
 /// Splits two leaves or more at the largest power of two below their number.
-fn split(leaves: &[Digest]) -> Option<(&[Digest], &[Digest])> {
-    leaves.split_at_checked(leaves.len().div_ceil(2).next_power_of_two())
+fn split(leaves: &[Digest]) -> (&[Digest], &[Digest]) {
+    leaves.split_at(leaves.len().div_ceil(2).next_power_of_two())
 }
 
 /// The root that `leaf` at `index` of `size` leaves and `path` lead to (RFC 9162 section 2.1.3.2); `None` when the path does not

@@ -4,8 +4,8 @@
 //! clients of the last ten years have; without them it panics, so it is asked only where they are. The two agree on every
 //! signature: a test holds them against each other.
 
+use der::Decode;
 use der::asn1::UintRef;
-use der::{Decode, Reader, SliceReader};
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use graviola::{
@@ -13,6 +13,8 @@ use graviola::{
     signing::ecdsa::{P384, VerifyingKey},
 };
 use ring::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
+
+use crate::x509::sequence;
 
 /// r and s, big-endian.
 type Fixed = [u8; 96];
@@ -28,8 +30,7 @@ pub(super) fn verify_der(key: &[u8], message: &[u8], signature: &[u8]) -> bool {
 }
 
 fn fixed(der: &[u8]) -> der::Result<Fixed> {
-    let mut reader = SliceReader::new(der)?;
-    let (r, s) = reader.sequence(|reader| Ok((UintRef::decode(reader)?, UintRef::decode(reader)?)))?;
+    let (r, s) = sequence(der, |reader| Ok((UintRef::decode(reader)?, UintRef::decode(reader)?)))?;
     let mut out = [0; 96];
     for (number, half) in [r, s].into_iter().zip(out.chunks_mut(48)) {
         let bytes = number.as_bytes();
@@ -37,7 +38,7 @@ fn fixed(der: &[u8]) -> der::Result<Fixed> {
         let start = half.len().checked_sub(bytes.len()).ok_or_else(too_long)?;
         half.get_mut(start..).ok_or_else(too_long)?.copy_from_slice(bytes);
     }
-    reader.finish(out)
+    Ok(out)
 }
 
 fn ring(key: &[u8], message: &[u8], signature: &[u8]) -> bool {

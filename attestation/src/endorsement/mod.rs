@@ -164,6 +164,7 @@ const VERSION: &str = "cocoon-endorsements/1";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nvidia::tests::factory::{Party, extension};
 
     #[test]
     fn bytes_of_another_kind_are_about_nothing() {
@@ -179,7 +180,7 @@ mod tests {
             }
         }
         // What nobody endorses hardware with.
-        let key = crate::nvidia::tests::factory::Party::new("Somebody", None, |params| {
+        let key = Party::new("Somebody", None, |params| {
             params.key_usages.push(rcgen::KeyUsagePurpose::CrlSign);
         });
         let chain = key.certificate.to_pem();
@@ -189,6 +190,14 @@ mod tests {
         let no_vcek =
             Endorsement { kind: EndorsementKind::AmdCertificate, bytes: key.certificate.der().to_vec() };
         assert_eq!(no_vcek.about().unwrap().subject, "Somebody");
+        // Issued like a VCEK, but it names no chip, or no firmware.
+        let ask = Party::new("SEV-Genoa", None, |_| {});
+        for extensions in [Vec::new(), vec![extension(&[1, 3, 6, 1, 4, 1, 3704, 1, 4], vec![7; 64])]] {
+            let key = Party::new("SEV-VCEK", Some(&ask), |params| params.custom_extensions = extensions);
+            let item =
+                Endorsement { kind: EndorsementKind::AmdCertificate, bytes: key.certificate.der().to_vec() };
+            assert_eq!(item.about().unwrap().subject, "SEV-VCEK");
+        }
     }
 
     fn bundle() -> EndorsementBundle {

@@ -7,7 +7,7 @@ use der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef};
 use der::{Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
 use x509_cert::spki::SubjectPublicKeyInfoRef;
 
-use crate::x509::Certificate;
+use crate::x509::{Certificate, sequence};
 
 const COMPOSITE_DEVICE_ID: &str = "2.23.133.5.4.1";
 const DICE_TCB_INFO: &str = "2.23.133.5.4.1.1";
@@ -43,23 +43,20 @@ impl<'a> Identity<'a> {
 
     /// `SEQUENCE { version INTEGER (1), deviceID SubjectPublicKeyInfo, fwid FWID }`
     fn composite_device_id(extension: &'a [u8]) -> der::Result<Self> {
-        let mut reader = SliceReader::new(extension)?;
-        let identity = reader.sequence(|r| {
+        sequence(extension, |r| {
             if u8::decode(r)? != 1 {
                 return Err(Tag::Integer.value_error());
             }
             let key = SubjectPublicKeyInfoRef::decode(r)?.subject_public_key.as_bytes();
             let device_key = Some(key.ok_or_else(|| Tag::BitString.value_error())?);
             Ok(Self { fwid: fwid(r)?, device_key, insecure: None })
-        })?;
-        reader.finish(identity)
+        })
     }
 
     /// `SEQUENCE { .., fwids [6] SEQUENCE OF FWID, flags [7] BIT STRING, .. }`, all optional and implicitly tagged, in order.
     /// The first FWID is that of the firmware; the second one is not used.
     fn dice_tcb_info(extension: &'a [u8]) -> der::Result<Self> {
-        let mut reader = SliceReader::new(extension)?;
-        let (fwids, flags) = reader.sequence(|r| {
+        let (fwids, flags) = sequence(extension, |r| {
             let (mut fwids, mut flags, mut last) = (None, None, None);
             while !r.is_finished() {
                 let field = AnyRef::decode(r)?;
@@ -78,7 +75,6 @@ impl<'a> Identity<'a> {
             }
             Ok((fwids, flags))
         })?;
-        reader.finish(())?;
         let fwid = fwid(&mut SliceReader::new(fwids.ok_or_else(|| Tag::Sequence.value_error())?)?)?;
         // A BIT STRING's content: the number of unused bits, then the bits.
         let [0, first, ..] = flags.ok_or_else(|| Tag::BitString.value_error())? else {

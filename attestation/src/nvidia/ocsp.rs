@@ -6,7 +6,7 @@ use x509_cert::ext::pkix::ExtendedKeyUsage;
 use x509_cert::spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef};
 
 use crate::crypto::{sha256, sha384};
-use crate::x509::{Certificate, CertificatePath, Signed};
+use crate::x509::{Certificate, CertificatePath, Signed, sequence};
 use crate::{Context, Error, UnixTime};
 
 /// NVIDIA's are about 1 KiB.
@@ -80,8 +80,7 @@ impl OcspResponse {
 
     /// `SEQUENCE { tbsResponseData, signatureAlgorithm, signature BIT STRING, certs [0] SEQUENCE OF Certificate OPTIONAL }`
     fn from_basic(der: &[u8]) -> der::Result<Self> {
-        let mut reader = SliceReader::new(der)?;
-        let response = reader.sequence(|r| {
+        sequence(der, |r| {
             let content = r.tlv_bytes()?.to_vec();
             let algorithm = AlgorithmIdentifierOwned::decode(r)?;
             let bits = BitStringRef::decode(r)?;
@@ -91,8 +90,7 @@ impl OcspResponse {
                 None => Vec::new(),
             };
             Ok(Self { signed: Signed { content, algorithm, signature }, singles: Vec::new(), certificates })
-        })?;
-        reader.finish(response)
+        })
     }
 
     /// Whether the certificate's issuer signed this, or somebody whom the issuer certified to (RFC 6960 section 4.2.2.2).
@@ -236,8 +234,7 @@ fn explicit<'a>(r: &mut impl Reader<'a>, number: TagNumber) -> der::Result<Optio
 
 /// `SEQUENCE { ENUMERATED successful, [0] SEQUENCE { responseType, OCTET STRING } }`: what the OCTET STRING contains.
 fn basic(der: &[u8]) -> der::Result<&[u8]> {
-    let mut reader = SliceReader::new(der)?;
-    let response = reader.sequence(|r| {
+    sequence(der, |r| {
         let status = AnyRef::decode(r)?;
         if status.tag() != Tag::Enumerated || status.value() != [0] {
             return Err(Tag::Enumerated.value_error());
@@ -249,8 +246,7 @@ fn basic(der: &[u8]) -> der::Result<&[u8]> {
             }
             OctetStringRef::decode(r).map(|content| content.as_bytes())
         })
-    })?;
-    reader.finish(response)
+    })
 }
 
 fn certificates<'a>(r: &mut impl Reader<'a>) -> der::Result<Vec<Certificate>> {
@@ -268,8 +264,7 @@ fn certificates<'a>(r: &mut impl Reader<'a>) -> der::Result<Vec<Certificate>> {
 /// `SEQUENCE { responderID, producedAt, SEQUENCE OF SingleResponse, [1] extensions OPTIONAL }`. Version 1 has no field for it; who
 /// the responder says that it is does not matter, as its key is known by trying.
 fn singles(der: &[u8]) -> der::Result<Vec<Single>> {
-    let mut reader = SliceReader::new(der)?;
-    let singles = reader.sequence(|r| {
+    sequence(der, |r| {
         let responder = AnyRef::decode(r)?.tag();
         if !responder.is_context_specific() || responder.number() == TagNumber::N0 {
             return Err(responder.unexpected_error(None));
@@ -287,8 +282,7 @@ fn singles(der: &[u8]) -> der::Result<Vec<Single>> {
         })?;
         no_critical(explicit(r, TagNumber::N1)?)?;
         Ok(singles)
-    })?;
-    reader.finish(singles)
+    })
 }
 
 /// `certID, certStatus, thisUpdate, [0] nextUpdate, [1] extensions OPTIONAL`

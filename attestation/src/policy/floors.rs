@@ -141,6 +141,8 @@ mod tests {
         assert!(refused(&older, &sign(&older)).contains("older"));
         let bad = BUILT_IN.replace("19-11-01", "19-11");
         assert!(refused(&bad, &sign(&bad)).contains("hex digits"));
+        let number = BUILT_IN.replace("\"19-11-01\"", "191101");
+        assert!(refused(&number, &sign(&number)).contains("invalid type"));
         let long = " ".repeat(MAX_LEN + 1);
         assert!(refused(&long, &sign(&long)).contains("at most"));
     }

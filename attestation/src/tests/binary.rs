@@ -120,3 +120,16 @@ fn client_hellos() {
     assert_eq!(check_client_hello(&followed), Err(ClientHelloFault::NotTls));
     assert!(FrameHeader::parse([0, 0, 0, 0, 9]).is_err());
 }
+
+/// Intel's documents, `{"tcbInfo":{..},"signature":".."}`, cut or without one of their parts.
+#[test]
+fn documents() {
+    let case = Case::new(5);
+    let whole = case.signed_tcb_info();
+    assert!(crate::tdx::about_tcb_info(&whole).is_ok());
+    for len in 0..whole.len() {
+        assert!(crate::tdx::about_tcb_info(&whole[..len]).is_err(), "{len}");
+        let mended = [&whole[..len], b"\"}"].concat();
+        assert!(len == whole.len() - 2 || crate::tdx::about_tcb_info(&mended).is_err(), "{len}");
+    }
+}

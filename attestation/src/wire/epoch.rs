@@ -166,12 +166,8 @@ fn privacy(field: Field) -> Result<PrivacyFlags, Error> {
         let value = flags.remove(&key).filter(|value| *value <= max);
         value.ok_or_else(|| Error::malformed(WHAT, format!("privacy flag {key} is missing or not 0..={max}")))
     };
-    let out =
-        PrivacyFlags { padding: flag(0, 1)?, content_logged: flag(1, 1)?, shared_prefix_cache: flag(2, 1)? };
-    if !flags.is_empty() {
-        return Err(Error::malformed(WHAT, "an unknown privacy flag"));
-    }
-    Ok(out)
+    // There are three, and at most three were taken.
+    Ok(PrivacyFlags { padding: flag(0, 1)?, content_logged: flag(1, 1)?, shared_prefix_cache: flag(2, 1)? })
 }
 
 #[cfg(test)]

@@ -210,7 +210,7 @@ impl Certificate {
 
     /// How many authorities may follow below this one, if that is limited.
     pub(super) fn path_len(&self) -> Option<u8> {
-        self.basic_constraints()?.path_len_constraint
+        self.basic_constraints().and_then(|b| b.path_len_constraint)
     }
 
     fn basic_constraints(&self) -> Option<BasicConstraints> {
@@ -235,7 +235,8 @@ impl Certificate {
     /// The key, if it is one for `scheme`: PKCS#1 RSAPublicKey, or the uncompressed point.
     pub(crate) fn key_for(&self, scheme: SignatureScheme) -> Option<&[u8]> {
         let spki = &self.parsed.tbs_certificate.subject_public_key_info;
-        let curve = || spki.algorithm.parameters.as_ref()?.decode_as::<ObjectIdentifier>().ok();
+        let parameters = spki.algorithm.parameters.as_ref();
+        let curve = || parameters.and_then(|any| any.decode_as::<ObjectIdentifier>().ok());
         let is_on = |oid| spki.algorithm.oid == EC_PUBLIC_KEY && curve() == Some(oid);
         let fits = match scheme {
             // AMD marks its keys with either object identifier.

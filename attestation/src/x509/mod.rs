@@ -11,7 +11,7 @@ pub use path::CertificatePath;
 pub use revocation::RevocationList;
 
 use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier};
-use der::{Decode, Reader as _, SliceReader, Tag, Tagged as _};
+use der::{Decode, NestedReader, Reader as _, SliceReader, Tag, Tagged as _};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use crate::crypto::{SignatureCache, SignatureScheme};
@@ -27,6 +27,16 @@ pub(crate) fn content(sequence: AnyRef<'_>) -> der::Result<SliceReader<'_>> {
     SliceReader::new(sequence.value())
 }
 
+/// What `read` takes from the SEQUENCE that is all of `der`.
+pub(crate) fn sequence<'a, T>(
+    der: &'a [u8],
+    read: impl FnOnce(&mut NestedReader<'_, SliceReader<'a>>) -> der::Result<T>,
+) -> der::Result<T> {
+    let mut reader = SliceReader::new(der)?;
+    let value = reader.sequence(read)?;
+    reader.finish(value)
+}
+
 /// The outer shape of everything that X.509 signs: `SEQUENCE { to be signed, algorithm, BIT STRING }`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Signed {
@@ -39,16 +49,14 @@ pub(crate) struct Signed {
 
 impl Signed {
     pub(crate) fn split(der: &[u8]) -> der::Result<Self> {
-        let mut reader = SliceReader::new(der)?;
-        let parts = reader.sequence(|r| {
+        sequence(der, |r| {
             let content = r.tlv_bytes()?.to_vec();
             let algorithm = AlgorithmIdentifierOwned::decode(r)?;
             // Signatures are whole bytes: with unused bits allowed there would be several forms of one certificate.
             let bits = BitStringRef::decode(r)?;
             let signature = bits.as_bytes().ok_or_else(|| Tag::BitString.value_error())?.to_vec();
             Ok(Self { content, algorithm, signature })
-        })?;
-        reader.finish(parts)
+        })
     }
 
     /// Whether `key` (see [`Certificate`]) made the signature, by the algorithm that is named here.

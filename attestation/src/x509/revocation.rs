@@ -7,7 +7,7 @@ use x509_cert::spki::AlgorithmIdentifierOwned;
 use x509_cert::time::Time;
 
 use super::certificate::common_name;
-use super::{Certificate, Signed, content};
+use super::{Certificate, Signed, content, sequence};
 use crate::crypto::SignatureCache;
 use crate::{Error, UnixTime};
 
@@ -131,8 +131,7 @@ const EXTENSIONS: u8 = 0xa0;
 
 impl TbsCertList {
     fn from_der(der: &[u8]) -> der::Result<Self> {
-        let mut reader = SliceReader::new(der)?;
-        let list = reader.sequence(|r| {
+        sequence(der, |r| {
             // Version 2 has the number 1; version 1, which has no field for it, has no extensions either.
             let is_v2 = r.peek_byte() == Some(INTEGER);
             if is_v2 && u8::decode(r)? != 1 {
@@ -157,8 +156,7 @@ impl TbsCertList {
                 list.critical_extension |= has_critical(AnyRef::from_der(wrapped.value())?)?;
             }
             Ok(list)
-        })?;
-        reader.finish(list)
+        })
     }
 
     fn read_entries(&mut self, content: &[u8]) -> der::Result<()> {

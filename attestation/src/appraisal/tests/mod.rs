@@ -116,6 +116,24 @@ fn a_saved_response_without_its_parts_is_malformed() {
         let said = format!("{:?}", report.factors);
         assert!(said.to_lowercase().contains(&what.to_lowercase()), "{what}: {said}");
     }
+    // The vendor's section is not in the policy.
+    let mut without = policy.clone();
+    without.tdx = None;
+    let report = super::inspect::bundle(&good, &without, ctx);
+    assert!(report.authentic && failed(&report).contains(&"evidence.platform"));
+    let many = |kind| {
+        with(&|r| {
+            let new = |n: u8| Endorsement { kind, bytes: vec![n] };
+            r.endorsements = (0..24).map(new).collect();
+        })
+    };
+    for kind in [EndorsementKind::IntelPckCrl, EndorsementKind::NvidiaRim] {
+        let report = super::inspect::bundle(&many(kind), &policy, ctx);
+        assert!(format!("{:?}", report.factors).contains("more than"), "{kind:?}");
+    }
+    let mut session = machine.session(Mode::FreshCpu, &Change::default());
+    session.request.push(0);
+    assert!(matches!(session.verify(&policy, now(), &signatures), Err(super::Refusal::Malformed(_))));
     let given = crate::snp::Endorsements::default;
     assert!(!super::inspect::snp(b"x", given(), &policy, None, ctx).authentic);
     assert!(!super::inspect::tdx(b"x", crate::tdx::Endorsements::default(), &policy, None, ctx).authentic);
