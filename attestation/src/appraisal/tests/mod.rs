@@ -116,21 +116,6 @@ fn a_saved_response_without_its_parts_is_malformed() {
         let said = format!("{:?}", report.factors);
         assert!(said.to_lowercase().contains(&what.to_lowercase()), "{what}: {said}");
     }
-    // The vendor's section is not in the policy.
-    let mut without = policy.clone();
-    without.tdx = None;
-    let report = super::inspect::bundle(&good, &without, ctx);
-    assert!(report.authentic && failed(&report).contains(&"evidence.platform"));
-    let many = |kind| {
-        with(&|r| {
-            let new = |n: u8| Endorsement { kind, bytes: vec![n] };
-            r.endorsements = (0..24).map(new).collect();
-        })
-    };
-    for kind in [EndorsementKind::IntelPckCrl, EndorsementKind::NvidiaRim] {
-        let report = super::inspect::bundle(&many(kind), &policy, ctx);
-        assert!(format!("{:?}", report.factors).contains("more than"), "{kind:?}");
-    }
     let mut session = machine.session(Mode::FreshCpu, &Change::default());
     session.request.push(0);
     assert!(matches!(session.verify(&policy, now(), &signatures), Err(super::Refusal::Malformed(_))));
@@ -139,6 +124,29 @@ fn a_saved_response_without_its_parts_is_malformed() {
     assert!(!super::inspect::tdx(b"x", crate::tdx::Endorsements::default(), &policy, None, ctx).authentic);
     let list = [Endorsement { kind: EndorsementKind::AmdCrl, bytes: b"x".to_vec() }];
     assert!(crate::snp::Endorsements::from_stapled(&list).is_err());
+}
+
+#[test]
+fn a_saved_response_of_another_vendor_or_with_too_much_is_refused() {
+    let mut machine = Machine::tdx(1);
+    let policy = machine.policy();
+    let signatures = SignatureCache::new();
+    let ctx = crate::Context { now: now(), missing: crate::Missing::Fails, signatures: &signatures };
+    let good = machine.session(Mode::FreshCpu, &Change::default()).response;
+    let response = AttestResponse::decode(&good).unwrap();
+    // The vendor's section is not in the policy.
+    let mut without = policy.clone();
+    without.tdx = None;
+    let report = super::inspect::bundle(&good, &without, ctx);
+    assert!(report.authentic && failed(&report).contains(&"evidence.platform"));
+    let many = |kind| {
+        let new = |n: u8| Endorsement { kind, bytes: vec![n] };
+        AttestResponse { endorsements: (0..24).map(new).collect(), ..response.clone() }.encode()
+    };
+    for kind in [EndorsementKind::IntelPckCrl, EndorsementKind::NvidiaRim] {
+        let report = super::inspect::bundle(&many(kind), &policy, ctx);
+        assert!(format!("{:?}", report.factors).contains("more than"), "{kind:?}");
+    }
 }
 
 #[test]
