@@ -41,11 +41,13 @@ pub struct Evidence {
     expected_report_data: Option<[u8; 64]>,
 }
 
-/// Signatures and chains hold.
+/// Signatures and chains hold, under the anchors of this policy and at this time.
 #[derive(Clone, Debug)]
-pub struct AuthenticEvidence {
+pub struct AuthenticEvidence<'a> {
     evidence: Evidence,
     who: Signers,
+    policy: &'a Policy,
+    now: UnixTime,
 }
 
 /// Who signed the evidence of each device.
@@ -53,11 +55,15 @@ pub struct AuthenticEvidence {
 struct Signers {
     cpu: Who,
     gpus: Vec<nvidia::Authenticity>,
+    /// `None`: all signatures were looked at.
+    budget: Option<Factor>,
 }
 
 impl Signers {
     fn are_authentic(&self) -> bool {
-        self.cpu.is_authentic() && self.gpus.iter().all(nvidia::Authenticity::is_authentic)
+        self.budget.is_none()
+            && self.cpu.is_authentic()
+            && self.gpus.iter().all(nvidia::Authenticity::is_authentic)
     }
 }
 
@@ -88,7 +94,7 @@ impl RawEvidence {
         now: UnixTime,
         signatures: &SignatureCache,
     ) -> Result<AttestationResult, Refusal> {
-        Ok(self.parse()?.authenticate(policy, now, signatures)?.appraise(policy, now)?)
+        Ok(self.parse()?.authenticate(policy, now, signatures)?.appraise()?)
     }
 }
 
@@ -97,17 +103,18 @@ impl Evidence {
     ///
     /// # Errors
     /// A rejection that reports the factors of authenticity and, for information, what the policy says of the rest.
-    pub fn authenticate(
+    pub fn authenticate<'a>(
         self,
-        policy: &Policy,
+        policy: &'a Policy,
         now: UnixTime,
         signatures: &SignatureCache,
-    ) -> Result<AuthenticEvidence, Rejection> {
+    ) -> Result<AuthenticEvidence<'a>, Rejection> {
+        let signatures = &signatures.for_one_appraisal();
         let ctx = Context { now, missing: Missing::Fails, signatures };
-        let who =
-            Signers { cpu: self.cpu.authenticate(policy, ctx), gpus: self.gpus.authenticate(policy, ctx) };
+        let (cpu, gpus) = (self.cpu.authenticate(policy, ctx), self.gpus.authenticate(policy, ctx));
+        let who = Signers { cpu, gpus, budget: ctx.budget_factor() };
         if who.are_authentic() {
-            return Ok(AuthenticEvidence { evidence: self, who });
+            return Ok(AuthenticEvidence { evidence: self, who, policy, now });
         }
         let factors = self.factors(&who, policy, now);
         Err(Rejection { report: Box::new(self.report(&who, false, factors)) })
@@ -115,6 +122,7 @@ impl Evidence {
 
     fn factors(&self, who: &Signers, policy: &Policy, now: UnixTime) -> Vec<Factor> {
         let mut factors = who.cpu.factors().to_vec();
+        factors.extend(who.budget.clone());
         factors.extend(policy::factors(self, &who.cpu, policy, now));
         let session = Some((self.request.mode, self.leaf));
         factors.extend(self.gpus.factors(&who.gpus, &self.statement, session, policy));
@@ -136,13 +144,13 @@ impl Evidence {
     }
 }
 
-impl AuthenticEvidence {
+impl AuthenticEvidence<'_> {
     /// Applies the policy, row by row.
     ///
     /// # Errors
     /// A rejection with every factor.
-    pub fn appraise(self, policy: &Policy, now: UnixTime) -> Result<AttestationResult, Rejection> {
-        let factors = self.evidence.factors(&self.who, policy, now);
+    pub fn appraise(self) -> Result<AttestationResult, Rejection> {
+        let factors = self.evidence.factors(&self.who, self.policy, self.now);
         let accepted = none_failed(&factors);
         let report = self.evidence.report(&self.who, accepted, factors);
         if !accepted {

@@ -1,7 +1,7 @@
 //! What every appraisal needs besides evidence and policy.
 
 use crate::UnixTime;
-use crate::crypto::SignatureCache;
+use crate::crypto::{MAX_VERIFICATIONS, SignatureCache};
 use crate::result::Factor;
 
 /// The circumstances of an appraisal.
@@ -13,6 +13,15 @@ pub struct Context<'a> {
     pub missing: Missing,
     /// Vendor signatures that were verified before.
     pub signatures: &'a SignatureCache,
+}
+
+impl Context<'_> {
+    /// The factor that fails when there were more signatures than an appraisal verifies.
+    pub(crate) fn budget_factor(&self) -> Option<Factor> {
+        let want = format!("at most {MAX_VERIFICATIONS} to verify");
+        let help = "somebody made this evidence, or what was stapled to it, to keep its verifier busy";
+        self.signatures.is_exceeded().then(|| Factor::fail("evidence.signatures", "more", want, help))
+    }
 }
 
 /// What an endorsement that was not given means: revocation list, TCB info, RIM, OCSP response.

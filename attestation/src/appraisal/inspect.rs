@@ -19,7 +19,10 @@ pub fn snp(
     ctx: Context<'_>,
 ) -> Report {
     match snp::Report::parse(report) {
-        Ok(report) => cpu(&Cpu::Snp { report: Box::new(report), given }, policy, report_data, ctx),
+        Ok(report) => {
+            let parsed = Cpu::Snp { report: Box::new(report), given };
+            limited(ctx, |ctx| cpu(&parsed, policy, report_data, ctx))
+        }
         Err(error) => malformed("snp", &error),
     }
 }
@@ -34,7 +37,10 @@ pub fn tdx(
     ctx: Context<'_>,
 ) -> Report {
     match tdx::Quote::parse(quote) {
-        Ok(quote) => cpu(&Cpu::Tdx { quote: Box::new(quote), given }, policy, report_data, ctx),
+        Ok(quote) => {
+            let parsed = Cpu::Tdx { quote: Box::new(quote), given };
+            limited(ctx, |ctx| cpu(&parsed, policy, report_data, ctx))
+        }
         Err(error) => malformed("tdx", &error),
     }
 }
@@ -43,29 +49,32 @@ pub fn tdx(
 #[must_use]
 pub fn bundle(response: &[u8], policy: &Policy, ctx: Context<'_>) -> Report {
     match parse_bundle(response) {
-        Ok((parsed, gpus, statement)) => {
-            let mut report = cpu(&parsed, policy, None, ctx);
-            let who = gpus.authenticate(policy, ctx);
-            report.factors.retain(|factor| factor.name != REPORT_DATA);
-            let why = "the session is not in the file";
-            report.factors.push(Factor::unchecked(
-                "channel.binding",
-                crate::types::to_hex(parsed.report_data()),
-                why,
-            ));
-            report.factors.push(Factor::unchecked("channel.spki", statement.spki.to_string(), why));
-            report.factors.push(super::policy::window(&statement, ctx.now));
-            report.factors.extend(parsed.appraise_statement(&statement));
-            report.factors.extend(super::policy::statement(&statement, policy));
-            report.factors.extend(gpus.factors(&who, &statement, None, policy));
-            report.claims.extend(super::claims::of(&statement));
-            report.claims.extend(gpus.claims(&who));
-            report.authentic = report.authentic && who.iter().all(nvidia::Authenticity::is_authentic);
-            report.accepted = report.authentic && none_failed(&report.factors);
-            report
-        }
+        Ok(parsed) => limited(ctx, |ctx| saved(&parsed, policy, ctx)),
         Err(error) => Report::malformed(&error),
     }
+}
+
+fn saved(
+    (parsed, gpus, statement): &(Cpu, Gpus, EpochStatement),
+    policy: &Policy,
+    ctx: Context<'_>,
+) -> Report {
+    let mut report = cpu(parsed, policy, None, ctx);
+    let who = gpus.authenticate(policy, ctx);
+    report.factors.retain(|factor| factor.name != REPORT_DATA);
+    let why = "the session is not in the file";
+    let report_data = crate::types::to_hex(parsed.report_data());
+    report.factors.push(Factor::unchecked("channel.binding", report_data, why));
+    report.factors.push(Factor::unchecked("channel.spki", statement.spki.to_string(), why));
+    report.factors.push(super::policy::window(statement, ctx.now));
+    report.factors.extend(parsed.appraise_statement(statement));
+    report.factors.extend(super::policy::statement(statement, policy));
+    report.factors.extend(gpus.factors(&who, statement, None, policy));
+    report.claims.extend(super::claims::of(statement));
+    report.claims.extend(gpus.claims(&who));
+    report.authentic = report.authentic && who.iter().all(nvidia::Authenticity::is_authentic);
+    report.accepted = report.authentic && none_failed(&report.factors);
+    report
 }
 
 fn parse_bundle(response: &[u8]) -> Result<(Cpu, Gpus, EpochStatement), Error> {
@@ -78,6 +87,16 @@ fn parse_bundle(response: &[u8]) -> Result<(Cpu, Gpus, EpochStatement), Error> {
 /// Appraises the report of one GPU. `nonce`: what it must have been asked for with, if that is known.
 #[must_use]
 pub fn nvidia(
+    gpu: &GpuEvidence,
+    given: &nvidia::Endorsements,
+    policy: &Policy,
+    nonce: Option<[u8; 32]>,
+    ctx: Context<'_>,
+) -> Report {
+    limited(ctx, |ctx| one_gpu(gpu, given, policy, nonce, ctx))
+}
+
+fn one_gpu(
     gpu: &GpuEvidence,
     given: &nvidia::Endorsements,
     policy: &Policy,
@@ -111,6 +130,18 @@ pub fn nvidia(
 }
 
 const REPORT_DATA: &str = "evidence.report_data";
+
+/// `appraise`, with as many signatures as one appraisal verifies.
+fn limited(ctx: Context<'_>, appraise: impl FnOnce(Context<'_>) -> Report) -> Report {
+    let signatures = &ctx.signatures.for_one_appraisal();
+    let ctx = Context { signatures, ..ctx };
+    let mut report = appraise(ctx);
+    if let Some(factor) = ctx.budget_factor() {
+        report.factors.push(factor);
+        (report.authentic, report.accepted) = (false, false);
+    }
+    report
+}
 
 fn cpu(cpu: &Cpu, policy: &Policy, report_data: Option<[u8; 64]>, ctx: Context<'_>) -> Report {
     let who = cpu.authenticate(policy, ctx);

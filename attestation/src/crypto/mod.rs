@@ -3,7 +3,7 @@
 mod p384;
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ring::{digest, signature};
 use subtle::ConstantTimeEq;
@@ -78,7 +78,11 @@ impl SignatureScheme {
 /// before. It remembers that a signature is good over these exact bytes under this key, nothing else: dates, revocation and
 /// names are looked at each time. Bounded; the oldest is forgotten first. Signatures over evidence do not go here.
 #[derive(Debug, Default)]
-pub struct SignatureCache(Mutex<Remembered>);
+pub struct SignatureCache {
+    known: Arc<Mutex<Remembered>>,
+    /// Of one appraisal; `None`: nobody counts.
+    budget: Option<Mutex<Budget>>,
+}
 
 #[derive(Debug, Default)]
 struct Remembered {
@@ -89,11 +93,33 @@ struct Remembered {
 /// Two platforms' endorsements for a fleet; 64 bytes each.
 const MAX_REMEMBERED: usize = 1024;
 
+/// What one appraisal has verified. A response has room for thousands of signatures that lead nowhere.
+#[derive(Debug, Default)]
+struct Budget {
+    verified: usize,
+    /// Signatures that were found bad: they are not verified again.
+    bad: HashSet<[u8; 32]>,
+    is_exceeded: bool,
+}
+
+/// For one appraisal. With 16 GPUs of several firmware versions, chains and OCSP responses for each, it takes 250.
+pub(crate) const MAX_VERIFICATIONS: usize = 512;
+
 impl SignatureCache {
     /// An empty cache.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same cache for one appraisal, which verifies at most 512 signatures; more are taken for bad.
+    pub(crate) fn for_one_appraisal(&self) -> Self {
+        Self { known: Arc::clone(&self.known), budget: Some(Mutex::default()) }
+    }
+
+    /// Whether the appraisal wanted to verify more than it may.
+    pub(crate) fn is_exceeded(&self) -> bool {
+        self.budget.as_ref().is_some_and(|budget| lock(budget).is_exceeded)
     }
 
     /// Whether `key` signed `message`, now or before.
@@ -105,12 +131,17 @@ impl SignatureCache {
         signature_bytes: &[u8],
     ) -> bool {
         let id = Self::id(scheme, key, message, signature_bytes);
-        if self.lock().good.contains(&id) {
+        if lock(&self.known).good.contains(&id) {
             return true;
+        }
+        if self.budget.as_ref().is_some_and(|budget| !lock(budget).allows(&id)) {
+            return false;
         }
         let good = scheme.verify(key, message, signature_bytes);
         if good {
-            self.lock().remember(id);
+            lock(&self.known).remember(id);
+        } else if let Some(budget) = &self.budget {
+            lock(budget).bad.insert(id);
         }
         good
     }
@@ -119,10 +150,22 @@ impl SignatureCache {
         let lengths = format!("{scheme:?} {} {} ", key.len(), message.len());
         sha256(&[lengths.as_bytes(), key, message, signature_bytes])
     }
+}
 
-    /// A thread that panicked while holding the lock leaves nothing half-done that matters.
-    fn lock(&self) -> MutexGuard<'_, Remembered> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+/// A thread that panicked while holding the lock leaves nothing half-done that matters.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Budget {
+    /// Whether this signature may be verified; counts it.
+    fn allows(&mut self, id: &[u8; 32]) -> bool {
+        if self.bad.contains(id) {
+            return false;
+        }
+        self.is_exceeded |= self.verified >= MAX_VERIFICATIONS;
+        self.verified = self.verified.saturating_add(1);
+        !self.is_exceeded
     }
 }
 

@@ -156,9 +156,11 @@ pub(super) fn status<'a>(
 ) -> Option<Vec<String>> {
     let (mut said, mut latest) = (None::<Vec<String>>, None::<(UnixTime, Status)>);
     for response in given {
-        for single in response.singles.iter().filter(|s| s.is_about(certificate, issuer)) {
+        let mut about = response.singles.iter().filter(|s| s.is_about(certificate, issuer)).peekable();
+        let signer_faults = about.peek().map(|_| response.signer_faults(issuer, ctx)).unwrap_or_default();
+        for single in about {
             let mut faults = single.out_of_date(ctx.now);
-            faults.extend(response.signer_faults(issuer, ctx));
+            faults.extend(signer_faults.clone());
             if faults.is_empty() && latest.is_none_or(|(time, _)| time <= single.this_update) {
                 latest = Some((single.this_update, single.status));
             }

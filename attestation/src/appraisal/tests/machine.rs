@@ -107,9 +107,12 @@ impl Machine {
             let report = gpu.report(|parts| parts.request[4..36].copy_from_slice(&nonce.0));
             crate::nvidia::GpuEvidence { x, ..gpu.gpu(&report) }.encode()
         };
-        let items = self.gpus.iter().enumerate().map(|(n, gpu)| {
+        // In the order of the labels as text, as an enclave labels them.
+        let mut labels: Vec<_> = (0..self.gpus.len()).map(|n| format!("gpu{n}")).collect();
+        labels.sort_unstable();
+        let items = labels.into_iter().zip(&self.gpus).map(|(label, gpu)| {
             let item = EvidenceItem { media_type: NVIDIA_GPU_MEDIA_TYPE.to_owned(), bytes: evidence(gpu) };
-            (format!("gpu{n}"), item)
+            (label, item)
         });
         EvidenceSet(items.collect())
     }

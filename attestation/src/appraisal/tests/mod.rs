@@ -2,6 +2,7 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "an overflow here is a failed test")]
 
+mod budget;
 mod machine;
 mod snp;
 
@@ -17,6 +18,7 @@ fn a_whole_machine_is_accepted_offline() {
         (Machine::snp(1), "snp", 1),
         (Machine::tdx(1), "tdx", 1),
         (Machine::tdx(4), "tdx", 4),
+        (Machine::snp(16), "snp", 16),
         (Machine::snp(0), "snp", 0),
     ] {
         for (mode, x) in [(Mode::FreshCpu, Some([0x77; 32])), (Mode::FreshCpuAndGpu, None)] {

@@ -414,6 +414,8 @@ pub(crate) struct Ocsp {
     pub(crate) single_extensions: Vec<u8>,
     pub(crate) extensions: Vec<u8>,
     pub(crate) singles: usize,
+    /// After the others.
+    pub(crate) more: Vec<u8>,
 }
 
 pub(crate) fn time(text: &str) -> Vec<u8> {
@@ -442,6 +444,7 @@ impl Ocsp {
             single_extensions: Vec::new(),
             extensions: Vec::new(),
             singles: 1,
+            more: Vec::new(),
         }
     }
 
@@ -450,12 +453,16 @@ impl Ocsp {
         self
     }
 
-    pub(crate) fn signed(&self, signer: &Party, certificates: &[&Party]) -> Vec<u8> {
+    /// A SingleResponse.
+    pub(crate) fn single(&self) -> Vec<u8> {
         let id = [&self.hash, &self.name_hash, &self.key_hash, &self.serial].map(Vec::as_slice).concat();
         let single =
             [&tlv(0x30, &id), &self.status, &self.this_update, &self.next_update, &self.single_extensions];
-        let single = tlv(0x30, &single.map(Vec::as_slice).concat());
-        let singles = tlv(0x30, &single.repeat(self.singles));
+        tlv(0x30, &single.map(Vec::as_slice).concat())
+    }
+
+    pub(crate) fn signed(&self, signer: &Party, certificates: &[&Party]) -> Vec<u8> {
+        let singles = tlv(0x30, &[self.single().repeat(self.singles), self.more.clone()].concat());
         let produced = time("20261124000000Z");
         let data = [&self.version, &self.responder, &produced, &singles, &self.extensions];
         let data = tlv(0x30, &data.map(Vec::as_slice).concat());
