@@ -27,19 +27,26 @@ pub fn snp(
     }
 }
 
-/// Appraises a TDX quote. `report_data`: what REPORTDATA must be, if that is known.
+/// Appraises a TDX quote. `event_log`: the CC event log that explains its RTMRs, if there is one. `report_data`: what REPORTDATA must
+/// be, if that is known.
 #[must_use]
 pub fn tdx(
     quote: &[u8],
+    event_log: Option<&[u8]>,
     given: tdx::Endorsements,
     policy: &Policy,
     report_data: Option<[u8; 64]>,
     ctx: Context<'_>,
 ) -> Report {
-    match tdx::Quote::parse(quote) {
-        Ok(quote) => {
+    let log = event_log.map(tdx::EventLog::parse).transpose();
+    match tdx::Quote::parse(quote).and_then(|quote| Ok((quote, log?))) {
+        Ok((quote, log)) => {
+            let replayed = log.map(|log| log.factor(&quote));
             let parsed = Cpu::Tdx { quote: Box::new(quote), given };
-            limited(ctx, |ctx| cpu(&parsed, policy, report_data, ctx))
+            let mut report = limited(ctx, |ctx| cpu(&parsed, policy, report_data, ctx));
+            report.factors.extend(replayed);
+            report.accepted = report.accepted && none_failed(&report.factors);
+            report
         }
         Err(error) => malformed("tdx", &error),
     }
@@ -50,7 +57,7 @@ pub fn tdx(
 pub fn bundle(response: &[u8], policy: &Policy, ctx: Context<'_>) -> Report {
     match parse_bundle(response) {
         Ok(parsed) => limited(ctx, |ctx| saved(&parsed, policy, ctx)),
-        Err(error) => Report::malformed(&error),
+        Err(error) => malformed("unknown", &error),
     }
 }
 
@@ -174,5 +181,9 @@ fn expected_report_data(cpu: &Cpu, expected: Option<[u8; 64]>) -> Factor {
 /// The report for bytes that are no evidence of the platform that they were said to be of.
 #[must_use]
 pub fn malformed(platform: &'static str, error: &Error) -> Report {
-    Report { platform, ..Report::malformed(error) }
+    let mut report = Report { platform, ..Report::malformed(error) };
+    for factor in &mut report.factors {
+        factor.help = Some("the file is of another kind, or it was cut or altered".to_owned());
+    }
+    report
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::authenticate::Authenticity;
+use super::chain::Arch;
 use super::evidence::GpuEvidence;
 use super::version::Version;
 use crate::crypto::constant_time_eq;
@@ -30,7 +31,7 @@ pub fn appraise(
     ];
     // That nobody asked NVIDIA can be accepted; what NVIDIA said cannot be ignored.
     out.push(if found.ocsp_faults { found.ocsp.clone() } else { demand(&policy.ocsp, &found.ocsp) });
-    out.push(debug(found.insecure, policy));
+    out.push(debug(who, policy));
     let help = "the GPU shares its work with others in a way that this version cannot appraise: NVSwitches send no evidence";
     out.push(policy.protected_pcie.factor(
         "nvidia.protected_pcie",
@@ -111,15 +112,19 @@ fn version(name: &'static str, got: Option<&str>, want: &Check<Version>) -> Fact
 }
 
 /// Hopper says nothing about this: there a production chain has to do, as other chips are fused and certified apart.
-fn debug(insecure: Option<bool>, policy: &NvidiaPolicy) -> Factor {
+fn debug(who: &Authenticity, policy: &NvidiaPolicy) -> Factor {
     const NAME: &str = "nvidia.debug";
-    let Some(insecure) = insecure else {
-        return Factor::unchecked(NAME, "unstated", "the certificates of this generation do not say it");
+    let got = match (who.found.insecure, who.arch) {
+        (Some(true), _) => "on",
+        (Some(false), _) => "off",
+        (None, Some(Arch::Hopper)) => {
+            return Factor::unchecked(NAME, "unstated", "the certificates of this generation do not say it");
+        }
+        (None, _) => "unstated",
     };
-    let got = if insecure { "on" } else { "off" };
     policy.debug.factor(
         NAME,
-        !insecure,
+        got == "off",
         &got,
         "off",
         "the firmware of the GPU can be debugged or is not secured",

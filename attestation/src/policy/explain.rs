@@ -45,6 +45,10 @@ impl Words for TcbDemand {
     }
 }
 
+/// Measurements that are zero where nobody set them.
+const ZERO_IF_UNUSED: [&str; 4] =
+    ["tdx.mr_config_id", "tdx.mr_owner", "tdx.mr_owner_config", "tdx.mr_service_td"];
+
 impl Policy {
     /// What it accepts, line by line, for people.
     #[must_use]
@@ -62,8 +66,10 @@ impl Policy {
     }
 
     fn headlines(&self, rows: &[Row]) -> Vec<String> {
-        let mut out = vec!["Whatever the policy says, signatures, certificate chains, revocation, the binding to the session and the".to_owned(),
-            "time of the statement are always verified.".to_owned()];
+        let mut out = vec![
+            "Whatever the policy says, signatures, certificate chains, the revocation of processors, the binding to the".to_owned(),
+            "session and the time of the statement are always verified.".to_owned(),
+        ];
         match self.snp.as_ref().map(|snp| &snp.root) {
             None => out.push("AMD SEV-SNP: not accepted.".to_owned()),
             Some(Root::Amd) => out.push("AMD SEV-SNP: accepted under AMD's root keys.".to_owned()),
@@ -80,7 +86,7 @@ impl Policy {
             None => out.push("NVIDIA GPUs: not accepted.".to_owned()),
             Some(_) => out.push("NVIDIA GPUs: accepted under NVIDIA's root keys.".to_owned()),
         }
-        let zeros = rows.iter().filter(|row| row.name != "tdx.mr_service_td").filter(|row| {
+        let zeros = rows.iter().filter(|row| !ZERO_IF_UNUSED.contains(&row.name)).filter(|row| {
             row.words.as_ref().is_ok_and(|words| words.len() >= 64 && words.bytes().all(|b| b == b'0'))
         });
         let zeros: Vec<_> = zeros.map(|row| row.name).collect();
@@ -151,13 +157,18 @@ fn snp(snp: &SnpPolicy) -> Vec<Row> {
 
 fn tdx(tdx: &TdxPolicy) -> Vec<Row> {
     let (attributes, platform) = (&tdx.attributes, &tdx.platform);
-    let advisories: Vec<_> = tdx.advisories.iter().map(String::as_str).collect();
-    let advisories =
-        if advisories.is_empty() { "none is accepted".to_owned() } else { advisories.join(", ") };
+    let listed: Vec<_> = tdx.advisories.iter().map(String::as_str).collect();
+    let listed = if listed.is_empty() { "none".to_owned() } else { listed.join(", ") };
+    let advisories = match &tdx.tcb_status {
+        Check::Unchecked { .. } => Err("the TCB status is not looked at".to_owned()),
+        Check::Exactly(_) | Check::AnyOf(_) | Check::AtLeast(_) => {
+            Ok(format!("{listed}, unless the TCB status is UpToDate"))
+        }
+    };
     vec![
         tdx.version.row("tdx.version"),
         tdx.tcb_status.row("tdx.tcb_status"),
-        Row { name: "tdx.advisories", words: Ok(advisories) },
+        Row { name: "tdx.advisories", words: advisories },
         tdx.tcb_evaluation_number.row("tdx.tcb_evaluation_number"),
         tdx.mr_seam.row("tdx.mr_seam"),
         tdx.xfam.row("tdx.xfam"),
@@ -220,6 +231,20 @@ mod tests {
         assert!(demanded.contains("snp.vmpl") && !ignored.contains("snp.vmpl"));
         assert!(ignored.contains("because: either is safe"));
         assert!(!explained(&strict()).contains("accepts no enclave"));
+    }
+
+    #[test]
+    fn advisories_go_with_the_status() {
+        let of = |text: &str| {
+            let words = explained(text);
+            let (demanded, ignored) = words.split_once("It does not look at:").unwrap();
+            (demanded.contains("tdx.advisories"), ignored.contains("tdx.advisories"))
+        };
+        let demanded = "tcb_status = { exactly = \"UpToDate\" }";
+        assert!(strict().contains(demanded));
+        assert_eq!(of(&strict()), (true, false));
+        let unchecked = strict().replace(demanded, "tcb_status = { unchecked = \"test\" }");
+        assert_eq!(of(&unchecked), (false, true));
     }
 
     /// A row that a policy has and `explain` forgets would be a silent hole in the explanation.

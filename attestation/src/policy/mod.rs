@@ -17,7 +17,7 @@ pub use check::{Check, Criterion};
 pub use demand::Demand;
 pub use floors::TcbFloors;
 pub use nvidia::NvidiaPolicy;
-pub use platform::PlatformPolicy;
+pub use platform::{MachineId, PlatformPolicy};
 pub use snp::{SnpGuestPolicy, SnpPlatform, SnpPolicy};
 pub use tcb::{SignedFloors, TcbDemand};
 #[cfg(test)]

@@ -38,7 +38,9 @@ impl TcbDemand {
         help: &str,
     ) -> Factor {
         const NAME: &str = "snp.tcb";
-        let lowest = versions.iter().map(ToString::to_string).min().unwrap_or_default();
+        let all: Vec<_> = versions.iter().map(ToString::to_string).collect();
+        let lowest = versions.iter().find(|one| versions.iter().all(|other| other.is_at_least(one)));
+        let lowest = lowest.map_or_else(|| all.join("; "), ToString::to_string);
         let floor = match self {
             Self::Unchecked { why } => return Factor::unchecked(NAME, lowest, why),
             Self::Floors => cpuid.and_then(|cpuid| built_in.of(product, cpuid)),

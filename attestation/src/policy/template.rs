@@ -56,6 +56,11 @@ pub fn init(gpus: u64) -> String {
         let stated = format!("\n{row} = {{ unchecked = \"no reference value is given\" }}");
         text.replace(&stated, &format!("\n{row} = {measurement}"))
     });
+    // Cocoon's hosts set none of these.
+    let measured = ["mr_config_id", "mr_owner", "mr_owner_config"].iter().fold(measured, |text, row| {
+        let stated = format!("\n{row} = {{ unchecked = \"no reference value is given\" }}");
+        text.replace(&stated, &format!("\n{row} = {{ exactly = \"{}\" }}", "0".repeat(96)))
+    });
     let (cpus, with_gpus) = ([snp::SECTION, &measured], [snp::SECTION, &measured, nvidia::SECTION]);
     let gpu_mode = format!("{{ exactly = \"{}\" }}", if gpus == 0 { "none" } else { "on" });
     fill(

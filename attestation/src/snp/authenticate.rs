@@ -30,12 +30,11 @@ pub fn authenticate(report: &Report, given: &Endorsements, root: &Root, ctx: Con
             return Authenticity { factors, product: report.product(), csp_id: None };
         }
         Err(NoChain::Broken(why)) => {
-            factors.push(Factor::fail(
-                "snp.chain",
-                why,
-                "VCEK or VLEK, its issuer and AMD's root",
-                CHAIN_HELP,
-            ));
+            let want = "VCEK or VLEK, its issuer and AMD's root";
+            factors.push(Factor::fail("snp.chain", why, want, CHAIN_HELP));
+            let unknown = |name, want| Factor::fail(name, "unknown", want, "see snp.chain");
+            factors.push(unknown("snp.crl", CRL_WANT));
+            factors.push(unknown("snp.signature", SIGNATURE_WANT));
             return Authenticity { factors, product: report.product(), csp_id: None };
         }
     };
@@ -54,13 +53,15 @@ pub fn authenticate(report: &Report, given: &Endorsements, root: &Root, ctx: Con
     ));
     factors.push(revocation(&chain, ctx));
     let signed = report.is_signed_by(chain.key);
-    let (got, want) = (if signed { "valid" } else { "invalid" }, "valid under the key of the chain");
+    let got = if signed { "valid" } else { "invalid" };
     let help = "the report was altered, or another chip signed it";
-    factors.push(Factor::of("snp.signature", signed, got, want, help));
+    factors.push(Factor::of("snp.signature", signed, got, SIGNATURE_WANT, help));
     factors.extend(belongs(report, &chain, root));
     Authenticity { factors, product: Some(chain.product), csp_id: chain.csp_id() }
 }
 
+const CRL_WANT: &str = "a current list that does not name the chain";
+const SIGNATURE_WANT: &str = "valid under the key of the chain";
 const CHAIN_HELP: &str = "not a genuine processor of that vendor, or the wrong certificates were stapled";
 
 fn root_factor(root: &Root) -> Factor {
@@ -80,7 +81,7 @@ fn revocation(chain: &Chain<'_>, ctx: Context<'_>) -> Factor {
         Some(faults) => {
             let got = if faults.is_empty() { "not revoked".to_owned() } else { faults.join("; ") };
             let help = "AMD does not vouch for this key any more, or the host staples an old list";
-            Factor::of("snp.crl", faults.is_empty(), got, "a current list that does not name the chain", help)
+            Factor::of("snp.crl", faults.is_empty(), got, CRL_WANT, help)
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::authenticate::Authenticity;
 use super::quote::{Quote, TdReport};
 use super::tcb::TcbStatus;
-use crate::policy::{Criterion, Flag, TdxPolicy};
+use crate::policy::{Check, Criterion, Flag, TdxPolicy};
 use crate::result::{Factor, Status};
 
 /// ATTRIBUTES (Intel TDX Module ABI): bits that a policy can make demands on.
@@ -183,25 +183,35 @@ fn measurements(body: &TdReport, policy: &TdxPolicy) -> Vec<Factor> {
         policy.mr_owner.factor("tdx.mr_owner", &body.mr_owner, other),
         policy.mr_owner_config.factor("tdx.mr_owner_config", &body.mr_owner_config, other),
     ];
-    let help = "another TD serves this one, and could act for it";
-    out.push(match &body.td_15 {
-        Some(td) => policy.mr_service_td.factor("tdx.mr_service_td", &td.mr_service_td, help),
-        None => Factor::unchecked(
-            "tdx.mr_service_td",
-            "absent",
-            "a TD report 1.0 has no such field; the service TDs that exist need a migratable TD",
-        ),
-    });
+    out.push(service_td(body, policy));
     out
+}
+
+/// A TD report 1.0 does not say which TD serves this one. The service TDs that exist migrate: a TD that is not migratable has none.
+fn service_td(body: &TdReport, policy: &TdxPolicy) -> Factor {
+    const NAME: &str = "tdx.mr_service_td";
+    let (rows, help) = (&policy.mr_service_td, "another TD serves this one, and could act for it");
+    match (&body.td_15, rows) {
+        (Some(td), _) => rows.factor(NAME, &td.mr_service_td, help),
+        (None, Check::Unchecked { why }) => Factor::unchecked(NAME, "absent", why),
+        (None, _) if rows.accepts(&crate::Measurement([0; 48])) && body.td_attributes & MIGRATABLE == 0 => {
+            Factor::unchecked(
+                NAME,
+                "absent",
+                "a TD report 1.0 has no such field, and the TD is not migratable",
+            )
+        }
+        (None, _) => Factor::fail(NAME, "absent", rows.wanted(), "a TD report 1.0 has no such field"),
+    }
 }
 
 /// How Intel says in the PCK certificate that the platform is set up.
 fn platform(quote: &Quote, policy: &TdxPolicy) -> Vec<Factor> {
     let (configuration, rows) = (quote.pck.configuration, &policy.platform);
     let help = "the platform was registered with another setup than the policy accepts";
-    let flag = |name, check: &crate::policy::Check<Flag>, value: Option<bool>| match (value, check) {
+    let flag = |name, check: &Check<Flag>, value: Option<bool>| match (value, check) {
         (Some(value), _) => check.factor(name, &Flag(value.into()), help),
-        (None, crate::policy::Check::Unchecked { why }) => Factor::unchecked(name, "not stated", why),
+        (None, Check::Unchecked { why }) => Factor::unchecked(name, "not stated", why),
         (None, _) => Factor::fail(name, "not stated", check.wanted(), help),
     };
     vec![

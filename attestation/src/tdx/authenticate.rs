@@ -49,7 +49,7 @@ pub fn authenticate(
         chain(quote, anchor, ctx),
         revocation(quote, &search, &info, &identity),
         endorsements(&search, &info, &identity),
-        qe_identity(quote, &identity, ctx),
+        qe_identity(quote, &identity, &search),
     ];
     // Documents that nobody is known to have signed say nothing; those that expired still inform.
     let tcb = match (info.best(), identity.best()) {
@@ -194,12 +194,15 @@ fn endorsements(
 }
 
 /// The quoting enclave is Intel's. Its TCB level counts in [`Tcb::status`].
-fn qe_identity(quote: &Quote, identity: &Fit<Endorsed<'_, QeIdentity>>, ctx: Context<'_>) -> Factor {
+fn qe_identity(quote: &Quote, identity: &Fit<Endorsed<'_, QeIdentity>>, search: &Search<'_>) -> Factor {
     let (want, help) = ("Intel's TD quoting enclave", "another enclave than Intel's made the quote");
     let name = "tdx.qe_identity";
     let known = match identity {
-        Fit::Missing => return ctx.missing.factor(name, "the QE identity"),
+        Fit::Missing => return search.ctx.missing.factor(name, "the QE identity"),
         Fit::None(why) => return Factor::fail(name, why, want, "the host must staple the right one"),
+        Fit::Best(_, _) if !search.has_signer() => {
+            return search.ctx.missing.factor(name, "the chain of the TCB signing key");
+        }
         Fit::Best(known, _) => known.body,
     };
     let report = &quote.qe_report;

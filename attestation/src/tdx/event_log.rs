@@ -124,6 +124,26 @@ impl EventLog {
             Measurement(replay_rtmr(&digests))
         })
     }
+
+    /// Factor `tdx.event_log`: the RTMRs of `quote` are what this log makes of them. RTMR3 is the software's: what extends it may
+    /// write no event.
+    #[must_use]
+    pub fn factor(&self, quote: &Quote) -> Factor {
+        const NAME: &str = "tdx.event_log";
+        let is_told = |rtmr| rtmr < 3 || self.events.iter().any(|event| event.rtmr == rtmr);
+        let values = (0_u8..).zip(quote.body.rtmr.iter().zip(self.replay()));
+        let told: Vec<_> = values.filter(|(rtmr, _)| is_told(*rtmr)).collect();
+        let list = |equal: bool| {
+            let of = told.iter().filter(|(_, (got, want))| (**got == *want) == equal);
+            of.map(|(rtmr, _)| format!("RTMR{rtmr}")).collect::<Vec<_>>().join(", ")
+        };
+        let (same, other) = (list(true), list(false));
+        if other.is_empty() {
+            return Factor::pass(NAME, format!("{} events make {same}", self.events.len()));
+        }
+        let want = "RTMRs that are the replay of the log";
+        Factor::fail(NAME, format!("another {other}"), want, "the log is of another boot, or it was altered")
+    }
 }
 
 /// The first event, in the older format: which algorithms follow, with their sizes.

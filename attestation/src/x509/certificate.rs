@@ -1,5 +1,7 @@
 //! X.509 certificates, verified over the bytes as received.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use der::Decode;
@@ -46,6 +48,11 @@ impl Certificate {
         let signed = Signed::split(der).map_err(not_der)?;
         if signed.algorithm != parsed.tbs_certificate.signature {
             return Err(Error::malformed(WHAT, "names two signature algorithms"));
+        }
+        // RFC 5280 section 4.2.
+        let mut seen = BTreeSet::new();
+        if !parsed.tbs_certificate.extensions.iter().flatten().all(|e| seen.insert(e.extn_id)) {
+            return Err(Error::malformed(WHAT, "has an extension twice"));
         }
         Ok(Self { der: der.to_vec(), signed, parsed })
     }
@@ -193,13 +200,12 @@ impl Certificate {
         (start..=end).contains(&now)
     }
 
-    /// Content of the extension `oid`, if it is there once.
+    /// Content of the extension `oid`, if it is there. No extension is there twice.
     #[must_use]
     pub fn extension(&self, oid: &str) -> Option<&[u8]> {
         let oid = ObjectIdentifier::new(oid).ok()?;
-        let mut found = self.parsed.tbs_certificate.extensions.iter().flatten().filter(|e| e.extn_id == oid);
-        let first = found.next()?;
-        found.next().is_none().then(|| first.extn_value.as_bytes())
+        let mut all = self.parsed.tbs_certificate.extensions.iter().flatten();
+        all.find(|e| e.extn_id == oid).map(|e| e.extn_value.as_bytes())
     }
 
     /// Whether basic constraints say that this is a certificate authority.

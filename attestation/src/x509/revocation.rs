@@ -2,6 +2,7 @@
 
 use der::asn1::{AnyRef, IntRef, OctetStringRef};
 use der::{Decode, Reader, SliceReader, Tag, Tagged};
+use x509_cert::ext::pkix::KeyUsages;
 use x509_cert::name::Name;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 use x509_cert::time::Time;
@@ -103,6 +104,9 @@ impl RevocationList {
         let mut faults = Vec::new();
         if !self.is_issued_by(issuer, known) {
             faults.push(format!("the revocation list is not signed by {name}"));
+        }
+        if !issuer.may(KeyUsages::CRLSign) {
+            faults.push(format!("{name} may not sign revocation lists"));
         }
         if now < start {
             faults.push(format!("the revocation list of {name} is not valid before {start}"));
@@ -320,6 +324,13 @@ mod tests {
         let late = UnixTime(end.0.saturating_add(1));
         assert!(list.faults(&ca.certificate(), late, &known)[0].contains("expired at 2027-01-01T00:00:00Z"));
         assert!(list.faults(&other.certificate(), start, &known)[0].contains("not signed by b"));
+        let (mut may_not, list_of) =
+            (Ca::new("a"), |ca: &Ca| RevocationList::from_pem_or_der(&ca.list(|_| {})));
+        may_not.params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let certificate = may_not.certificate();
+        may_not.params.key_usages.push(KeyUsagePurpose::CrlSign);
+        let faults = list_of(&may_not).unwrap().faults(&certificate, start, &known);
+        assert_eq!(faults, ["a may not sign revocation lists"]);
         let empty = RevocationList::from_pem_or_der(&ca.list(|l| l.revoked_certs.clear())).unwrap();
         assert_eq!(empty.revoked_since(&ca.certificate()), None);
         let pem = der::pem::encode_string("X509 CRL", der::pem::LineEnding::LF, &ca.list(|_| {})).unwrap();

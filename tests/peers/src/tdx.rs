@@ -53,5 +53,5 @@ pub fn theirs(case: &TdxCase, collateral: &QuoteCollateralV3) -> anyhow::Result<
 /// The same from us, with the strict policy.
 pub fn ours(case: &TdxCase, policy: &Policy, known: &SignatureCache) -> anyhow::Result<Report> {
     let ctx = Verification { now: case.now, missing: Missing::Fails, signatures: known };
-    Ok(inspect::tdx(&case.quote, tdx::Endorsements::new(&case.given)?, policy, None, ctx))
+    Ok(inspect::tdx(&case.quote, None, tdx::Endorsements::new(&case.given)?, policy, None, ctx))
 }

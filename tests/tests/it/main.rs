@@ -10,6 +10,7 @@ mod corpus;
 mod docs;
 mod endorsements;
 mod epochs;
+mod event_log;
 mod floors;
 mod fuzz_smoke;
 mod gate;

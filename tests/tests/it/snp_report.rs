@@ -241,6 +241,16 @@ fn rows_that_a_policy_states_refuse_other_values() {
             "page_swap_disable = { exactly = 1 } #".to_owned(),
             "snp.policy.page_swap_disable",
         ),
+        (
+            "\nrapl_dis = { unchecked = \"power",
+            "\nrapl_dis = { exactly = 1 } #".to_owned(),
+            "snp.policy.rapl_dis",
+        ),
+        (
+            "\nrapl_dis = { unchecked = \"see",
+            "\nrapl_dis = { exactly = 1 } #".to_owned(),
+            "snp.platform.rapl_dis",
+        ),
         ("\nsmt = ", "\nsmt = { exactly = 0 } #".to_owned(), "snp.policy.smt"),
         ("smt_en = ", "smt_en = { exactly = 1 } #".to_owned(), "snp.platform.smt_en"),
         ("tsme_en = ", "tsme_en = { exactly = 1 } #".to_owned(), "snp.platform.tsme_en"),
@@ -254,7 +264,7 @@ fn rows_that_a_policy_states_refuse_other_values() {
             "deny = [\"".to_owned() + &hex::encode((1..=64).collect::<Vec<u8>>()) + "\"]",
             "platform.deny",
         ),
-        ("\nid = ", "\nid = { any_of = [\"00\"] } #".to_owned(), "platform.id"),
+        ("\nid = ", "\nid = { any_of = [\"aa\"] } #".to_owned(), "platform.id"),
         ("tier = ", "tier = { any_of = [\"datacenter\"] } #".to_owned(), "platform.tier"),
     ];
     for (from, to, factor) in rows {

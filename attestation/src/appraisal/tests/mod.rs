@@ -123,7 +123,9 @@ fn a_saved_response_without_its_parts_is_malformed() {
     assert!(matches!(session.verify(&policy, now(), &signatures), Err(super::Refusal::Malformed(_))));
     let given = crate::snp::Endorsements::default;
     assert!(!super::inspect::snp(b"x", given(), &policy, None, ctx).authentic);
-    assert!(!super::inspect::tdx(b"x", crate::tdx::Endorsements::default(), &policy, None, ctx).authentic);
+    assert!(
+        !super::inspect::tdx(b"x", None, crate::tdx::Endorsements::default(), &policy, None, ctx).authentic
+    );
     let list = [Endorsement { kind: EndorsementKind::AmdCrl, bytes: b"x".to_vec() }];
     assert!(crate::snp::Endorsements::from_stapled(&list).is_err());
 }

@@ -263,6 +263,15 @@ fn blackwell_says_whether_it_can_be_debugged() {
         assert_eq!(v.failed(), if ok { vec![] } else { vec!["nvidia.debug"] }, "{flags:?}");
         assert_eq!(v.got("nvidia.arch"), "Blackwell");
     }
+    // With a certificate as Hopper's have it, which does not say.
+    let mut factory = Factory::blackwell([0; 4]);
+    let point = factory.boot_rom.point();
+    factory.leaf_with(|params| {
+        params.custom_extensions = vec![extension(COMPOSITE_DEVICE_ID, composite_device_id(&point))];
+    });
+    let v = verdict(&factory, &factory.gpu(&factory.report(|_| {})), &given(&[], &[]));
+    assert_eq!((v.got("nvidia.arch"), v.got("nvidia.debug")), ("Blackwell", "unstated"));
+    assert!(v.failed().contains(&"nvidia.debug"));
 }
 
 fn chain_says(v: &Verdict, what: &str) {

@@ -64,6 +64,30 @@ fn logs_are_read_and_replayed() {
 }
 
 #[test]
+fn a_log_explains_the_registers_or_does_not() {
+    let of = |events: &[u32], registers: &[(usize, u8)]| {
+        let log: Vec<u8> = events.iter().flat_map(|register| event(*register, 4, &[SHA384], b"")).collect();
+        let mut case = Case::new(5);
+        case.set(at::RTMR0, &[0; 4 * 48]);
+        for (register, digits) in registers {
+            let value = if *digits == 0x5a { replay_rtmr(&[[0x5a; 48]]) } else { [*digits; 48] };
+            case.set(at::RTMR0 + 48 * register, &value);
+        }
+        let log = EventLog::parse(&[spec_id(&BOTH), log].concat()).unwrap();
+        let factor = log.factor(&Quote::parse(&case.quote()).unwrap());
+        (factor.status, factor.got.unwrap())
+    };
+    let pass = |got: &str| (Status::Pass, got.to_owned());
+    let fail = |got: &str| (Status::Fail, got.to_owned());
+    assert_eq!(of(&[1], &[(0, 0x5a)]), pass("1 events make RTMR0, RTMR1, RTMR2"));
+    assert_eq!(of(&[1, 4], &[(0, 0x5a), (3, 0x5a)]), pass("2 events make RTMR0, RTMR1, RTMR2, RTMR3"));
+    assert_eq!(of(&[1], &[(0, 0x5a), (3, 9)]), pass("1 events make RTMR0, RTMR1, RTMR2"), "the software's");
+    assert_eq!(of(&[1, 4], &[(0, 0x5a), (3, 9)]), fail("another RTMR3"));
+    assert_eq!(of(&[1], &[(0, 0x5a), (2, 9)]), fail("another RTMR2"));
+    assert_eq!(of(&[1, 2], &[]), fail("another RTMR0, RTMR1"));
+}
+
+#[test]
 fn logs_that_are_refused() {
     let head = spec_id(&BOTH);
     assert!(refused(&[]).contains("truncated"));

@@ -292,7 +292,7 @@ fn missing_endorsements() {
     for (kind, names) in [
         (EndorsementKind::IntelTcbInfo, &["tdx.endorsements"][..]),
         (EndorsementKind::IntelQeIdentity, &["tdx.endorsements", "tdx.qe_identity"]),
-        (EndorsementKind::IntelTcbSigningChain, &["tdx.endorsements"]),
+        (EndorsementKind::IntelTcbSigningChain, &["tdx.endorsements", "tdx.qe_identity"]),
         (EndorsementKind::IntelPckCrl, &["tdx.crl"]),
         (EndorsementKind::IntelRootCaCrl, &["tdx.crl"]),
         (EndorsementKind::IntelPckCrlIssuerChain, &[]),
@@ -714,7 +714,27 @@ fn rows_of_the_strict_policy() {
     only(&out, "tdx.tcb_evaluation_number", "16");
     let out = changed(5, |c| c.sgx_tcb[0].1 = integer(6));
     assert_eq!(out.failed(), ["tdx.tcb_status", "tdx.advisories"]);
-    assert_eq!(changed(4, |_| {}).factor("tdx.mr_service_td").status, Status::Unchecked, "not in version 4");
+}
+
+/// A quote of version 4 does not say which TD serves this one: only what cannot be otherwise is taken for granted.
+#[test]
+fn a_service_td_that_nobody_names() {
+    let status = |policy: &TdxPolicy, migratable: bool| {
+        let mut case = Case::new(4);
+        if migratable {
+            case.set(at::TD_ATTRIBUTES + 3, &[0x30]);
+        }
+        let quote = Quote::parse(&case.quote()).unwrap();
+        let out = run(&quote, &case.endorsements(), &case.anchor(), Case::now(), policy);
+        out.factor("tdx.mr_service_td").status
+    };
+    let (mut other, mut any) = (strict(), strict());
+    other.mr_service_td = Check::Exactly(crate::Measurement([7; 48]));
+    any.mr_service_td = Check::Unchecked { why: "test".to_owned() };
+    assert_eq!(status(&strict(), false), Status::Unchecked);
+    assert_eq!(status(&strict(), true), Status::Fail);
+    assert_eq!(status(&other, false), Status::Fail);
+    assert_eq!((status(&any, false), status(&any, true)), (Status::Unchecked, Status::Unchecked));
 }
 
 fn by(policy: &TdxPolicy, change: impl FnOnce(&mut Case)) -> Outcome {

@@ -21,6 +21,10 @@ pub(in crate::cli) struct TdxArgs {
     #[arg(long, value_name = "FILE|DIR")]
     endorsements: Option<PathBuf>,
 
+    /// CC event log of the same boot, to compare the RTMRs with: /sys/firmware/acpi/tables/data/CCEL of the guest
+    #[arg(long, value_name = "FILE")]
+    event_log: Option<PathBuf>,
+
     #[command(flatten)]
     expected: Expected,
 
@@ -40,9 +44,10 @@ const FILES: [(&str, EndorsementKind); 6] = [
 
 pub(super) fn run(args: &TdxArgs) -> anyhow::Result<()> {
     let quote = files::read(&args.quote)?;
+    let log = args.event_log.as_deref().map(files::read).transpose()?;
     let given = args.endorsements.as_deref().map_or(Ok(Ok(Vec::new())), read)?;
     args.common.conclude(|policy, ctx| match given.and_then(|given| Endorsements::new(&given)) {
-        Ok(given) => inspect::tdx(&quote, given, policy, args.expected.report_data, ctx),
+        Ok(given) => inspect::tdx(&quote, log.as_deref(), given, policy, args.expected.report_data, ctx),
         Err(error) => inspect::malformed("tdx", &error),
     })
 }
