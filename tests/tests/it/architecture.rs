@@ -1,6 +1,7 @@
 //! `docs/architecture.md` as tests: who may depend on whom, what is in which binary.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cocoon_tests::programs::{binary, contains, target_dir};
@@ -205,7 +206,7 @@ fn deny_toml_is_kept() {
 }
 
 /// Texts that only a binary with that code has: symbols of a debug build, and string constants.
-fn has(path: &std::path::Path, needle: &str) -> bool {
+fn has(path: &Path, needle: &str) -> bool {
     contains(&std::fs::read(path).unwrap(), needle.as_bytes())
 }
 
@@ -224,29 +225,54 @@ fn the_host_serves_no_tls_and_holds_nothing_of_the_channel() {
     assert!(has(&enclave, "cocoon_inference") && !has(&client, "cocoon_inference"));
 }
 
-/// What parts of the host may name: the relay sees ciphertext and knows no key.
-#[test]
-fn only_the_fetcher_of_endorsements_knows_tls_and_evidence() {
-    let source = repository().join("host/src");
-    let (mut folders, mut seen) = (vec![source.clone()], 0);
+/// Every file below the folder, by its name there, with its text.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let root = repository().join(folder);
+    let (mut folders, mut out) = (vec![root.clone()], Vec::new());
     while let Some(folder) = folders.pop() {
         for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
             if path.is_dir() {
                 folders.push(path);
-                continue;
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                out.push((path.strip_prefix(&root).unwrap().to_owned(), text));
             }
-            let (name, text) = (path.strip_prefix(&source).unwrap(), std::fs::read_to_string(&path).unwrap());
-            let tls = ["rustls::", "webpki_roots::"].iter().any(|needle| text.contains(needle));
-            seen += u32::from(tls);
-            assert!(!tls || name.starts_with("endorsements"), "{} uses TLS", name.display());
-            // main.rs hands over the time.
-            let types = text.contains("cocoon_attestation::") && name != std::path::Path::new("main.rs");
-            assert!(!types || name.starts_with("endorsements"), "{} knows evidence", name.display());
-            let appraises = ["appraisal::", "appraise(", "authenticate(", "SignatureCache"];
-            assert!(!appraises.iter().any(|n| text.contains(n)), "{} appraises", name.display());
         }
     }
+    out
+}
+
+/// What parts of the host may name: the relay sees ciphertext and knows no key.
+#[test]
+fn only_the_fetcher_of_endorsements_knows_tls_and_evidence() {
+    let mut seen = 0;
+    for (name, text) in sources("host/src") {
+        let tls = ["rustls::", "webpki_roots::"].iter().any(|needle| text.contains(needle));
+        seen += u32::from(tls);
+        assert!(!tls || name.starts_with("endorsements"), "{} uses TLS", name.display());
+        // main.rs hands over the time.
+        let types = text.contains("cocoon_attestation::") && name != Path::new("main.rs");
+        assert!(!types || name.starts_with("endorsements"), "{} knows evidence", name.display());
+        let appraises = ["appraisal::", "appraise(", "authenticate(", "SignatureCache"];
+        assert!(!appraises.iter().any(|n| text.contains(n)), "{} appraises", name.display());
+    }
     assert!(seen > 0, "no TLS was found anywhere");
+}
+
+/// Appraisal is a function of what it is given: no network, no files, no clock, no environment.
+#[test]
+fn the_verifier_reaches_for_nothing() {
+    let reaches = |text: &str| {
+        let mine = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let outside =
+            ["std::net", "std::fs", "std::process", "std::env", "std::os", "SystemTime", "Instant::"];
+        outside.into_iter().find(|needle| mine.contains(needle))
+    };
+    let files = sources("attestation/src");
+    for (name, text) in files.iter().filter(|(name, _)| !name.iter().any(|part| part == "tests")) {
+        assert_eq!(reaches(text), None, "{}", name.display());
+    }
+    assert!(files.len() > 60 && sources("client/src").iter().any(|(_, text)| reaches(text).is_some()));
 }
 
 #[test]
