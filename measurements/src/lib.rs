@@ -1,9 +1,15 @@
 //! Reference values for auditors and release signers.
 //!
-//! So far: the digest of a model, as enclaves state it and policies name it, and signed TCB floors.
+//! | Module | What |
+//! |---|---|
+//! | [`image`] | builds the VM image from locked packages |
+//! | [`model`] | the digest of a model, as enclaves state it and policies name it |
+//! | [`floors`] | signed TCB floors |
+//! | [`key`] | keys of signers |
 
 #![forbid(unsafe_code)]
 
 pub mod floors;
+pub mod image;
 pub mod key;
 pub mod model;

@@ -1,0 +1,88 @@
+//! The VM image: from locked packages and the enclave program to the files that are booted.
+//!
+//! | Module | What |
+//! |---|---|
+//! | [`manifest`] | what is in an image, for auditors |
+//! | [`lock`] | which packages, by version and SHA-256 |
+//! | [`store`] | where they come from |
+//! | [`deb`] | what is inside a Debian package |
+//! | [`modules`] | which kernel modules, in which order |
+//! | [`newc`] | the initramfs as bytes |
+//! | [`build`](mod@build) | all of it together |
+
+pub mod build;
+pub mod deb;
+pub mod lock;
+pub mod manifest;
+pub mod modules;
+pub mod newc;
+pub mod store;
+
+use std::path::PathBuf;
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file system.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// Read or write.
+        what: &'static str,
+        /// Which file or folder.
+        path: PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// The lock file makes no sense.
+    #[error("{}: {why}", path.display())]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A file is not the one that is locked.
+    #[error("{}: {what} is {got}, the lock file wants {want}", path.display())]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// `size` or `sha256`.
+        what: &'static str,
+        /// What it has.
+        got: String,
+        /// What it should have.
+        want: String,
+    },
+    /// No source has a package.
+    #[error("{file} is nowhere to be found ({looked}); give a folder that holds it with --store")]
+    Missing {
+        /// Name of the package's file.
+        file: String,
+        /// Where it was looked for.
+        looked: String,
+    },
+    /// A package, or a file in it, is not what the recipe needs.
+    #[error("{file}: {why}")]
+    Package {
+        /// The package or the file.
+        file: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn package(file: &str, why: impl Into<String>) -> Self {
+        Self::Package { file: file.to_owned(), why: why.into() }
+    }
+
+    /// Whether an input was there and was refused.
+    #[must_use]
+    pub fn is_rejection(&self) -> bool {
+        match self {
+            Self::Mismatch { .. } | Self::Package { .. } => true,
+            Self::Io { .. } | Self::Lock { .. } | Self::Missing { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Where locked packages come from.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use cocoon_attestation::Digest;
+
+use super::Error;
+use super::lock::Package;
+
+/// Folders with packages, asked in their order.
+#[derive(Clone, Debug)]
+pub struct Store {
+    folders: Vec<PathBuf>,
+}
+
+impl Store {
+    /// A store of these folders.
+    #[must_use]
+    pub fn new(folders: Vec<PathBuf>) -> Self {
+        Self { folders }
+    }
+
+    /// The bytes of `package`, which are those that are locked.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if no folder has it, [`Error::Mismatch`] if the first that has it has another one: nobody should have to
+    /// wonder which of two files with one name was taken.
+    pub fn read(&self, package: &Package) -> Result<Vec<u8>, Error> {
+        for folder in &self.folders {
+            let path = folder.join(package.file());
+            match File::open(&path) {
+                Ok(file) => return checked(package, &path, file),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(Error::Io { what: "read", path, source }),
+            }
+        }
+        let folders: Vec<_> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
+        let looked = if folders.is_empty() { "no folder was given".to_owned() } else { folders.join(", ") };
+        Err(Error::Missing { file: package.file().to_owned(), looked })
+    }
+}
+
+fn checked(package: &Package, path: &Path, file: File) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    // One byte more than it may have tells that there are more.
+    let read = file.take(package.size.saturating_add(1)).read_to_end(&mut bytes);
+    read.map_err(|source| Error::Io { what: "read", path: path.to_owned(), source })?;
+    let mismatch =
+        |what, got: String, want: String| Error::Mismatch { path: path.to_owned(), what, got, want };
+    let size = bytes.len() as u64;
+    if size != package.size {
+        let got = if size > package.size { format!("more than {}", package.size) } else { size.to_string() };
+        return Err(mismatch("size", got, package.size.to_string()));
+    }
+    let sha256 = Digest::of(&bytes);
+    if sha256 != package.sha256 {
+        return Err(mismatch("sha256", sha256.to_string(), package.sha256.to_string()));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_locked_bytes_are_given() {
+        let (empty, full) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let package = Package {
+            name: "p".into(),
+            version: "1".into(),
+            path: "pool/p_1.deb".into(),
+            size: 4,
+            sha256: Digest::of(b"good"),
+        };
+        let store = Store::new(vec![empty.path().into(), full.path().into()]);
+        let refused = || store.read(&package).unwrap_err().to_string();
+        assert!(refused().contains("p_1.deb is nowhere to be found"));
+        assert!(
+            Store::new(Vec::new()).read(&package).unwrap_err().to_string().contains("no folder was given")
+        );
+        let write = |content: &[u8]| std::fs::write(full.path().join("p_1.deb"), content).unwrap();
+        write(b"good");
+        assert_eq!(store.read(&package).unwrap(), b"good");
+        write(b"evil");
+        let (got, want) = (Digest::of(b"evil").to_string(), Digest::of(b"good").to_string());
+        assert!(refused().contains(&format!("p_1.deb: sha256 is {got}, the lock file wants {want}")));
+        write(b"goo");
+        assert!(refused().contains("size is 3, the lock file wants 4"));
+        write(b"good, and more");
+        assert!(refused().contains("size is more than 4, the lock file wants 4"));
+    }
+}
