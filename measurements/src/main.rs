@@ -7,13 +7,18 @@
     reason = "a command line prints its result and its one line of error"
 )]
 
+mod command;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use cocoon_measurements::floors;
+use cocoon_measurements::image;
 use cocoon_measurements::key::SigningKey;
 use cocoon_measurements::model::{self, manifest};
+
+use command::image::Image;
 
 /// Reference values for auditors and release signers.
 #[derive(Debug, Parser)]
@@ -24,6 +29,9 @@ use cocoon_measurements::model::{self, manifest};
     after_help = "Exit codes: 0 done, 1 rejected, 2 could not tell (usage, missing file)."
 )]
 enum Cli {
+    /// VM images
+    #[command(subcommand)]
+    Image(Image),
     /// Models
     #[command(subcommand)]
     Model(Model),
@@ -82,6 +90,7 @@ enum Key {
 
 fn main() -> ExitCode {
     let done = match Cli::parse() {
+        Cli::Image(image) => image.run(),
         Cli::Model(Model::Digest { path, json }) => digest(&path, json),
         Cli::Floors(Floors::Sign { file, key }) => sign(&file, &key),
         Cli::Floors(Floors::Verify { file, signer }) => verify(&file, &signer),
@@ -92,7 +101,9 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("cocoon-measure: {error:#}");
             let not_a_model = matches!(error.downcast_ref(), Some(model::Error::NotAModel { .. }));
-            let rejected = not_a_model || error.downcast_ref::<cocoon_attestation::Error>().is_some();
+            let not_an_input = error.downcast_ref().is_some_and(image::Error::is_rejection);
+            let rejected =
+                not_a_model || not_an_input || error.downcast_ref::<cocoon_attestation::Error>().is_some();
             ExitCode::from(if rejected { 1 } else { 2 })
         }
     }
