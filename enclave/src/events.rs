@@ -341,6 +341,11 @@ impl EventLog {
         Self { sender, dropped: Arc::default() }
     }
 
+    /// Ends a line that somebody else began.
+    pub fn new_line(&self) {
+        let _full = self.sender.try_send(Message::Line(vec![b'\n']));
+    }
+
     /// Logs `event`. Never waits: if too many events wait already, it is dropped, and the next one that is not says how many were.
     pub fn log(&self, event: &Event) {
         let dropped = self.dropped.swap(0, Ordering::Relaxed);

@@ -76,6 +76,8 @@ fn describe(settings: &Settings, events: &EventLog) -> anyhow::Result<()> {
 /// PID 1 of the image: its console belongs to the host, so it says nothing but events.
 fn as_init() {
     let events = event_log();
+    // Firmware leaves half a line on the console.
+    events.new_line();
     if let Ok(machine) = init::boot(&events)
         && let Err(error) = serve_until_asked(machine.settings, &events, Some(machine.stop))
     {

@@ -23,9 +23,6 @@ use cocoon_host::{
     stop,
 };
 
-/// The enclave program, which lies beside this one.
-const ENCLAVE: &str = "cocoon-enclave";
-
 fn main() -> ExitCode {
     let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     match execute(cli) {
@@ -94,8 +91,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let this = std::env::current_exe().context("cannot tell where this program lies")?;
     let metrics = Metrics::with_enclave();
     let options = RunOptions {
-        program: this.with_file_name(ENCLAVE),
-        enclave: args.enclave(),
+        guest: args.guest(|program| this.with_file_name(program))?,
         limits: args.serve.limits(),
         log_events: args.log_events,
         listen: args.serve.listen,

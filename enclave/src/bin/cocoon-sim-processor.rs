@@ -10,8 +10,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use cocoon_attestation::UnixTime;
+use cocoon_attestation::policy::SimulatedPolicy;
+use cocoon_attestation::wire::ModelManifest;
+use cocoon_attestation::{Digest, Measurement, UnixTime};
 use cocoon_enclave::platform::sim::{REPORT_TIME, SimAttester, SimState, launch, state_dir};
+use cocoon_inference::read_model;
 
 /// A software AMD secure processor: measures a VM as a real one does and signs its reports, under a root of the developer's own. It
 /// protects nothing, and no client accepts it unless its policy names that root.
@@ -50,6 +53,12 @@ struct ServeArgs {
     /// Where to answer: a Unix socket for QEMU to connect to
     #[arg(long, value_name = "FILE")]
     socket: PathBuf,
+    /// Write a client policy that accepts exactly this VM
+    #[arg(long, value_name = "FILE", requires = "model")]
+    policy_out: Option<PathBuf>,
+    /// The model, for the policy
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
     /// Where to write the hashes of kernel, initrd and command line, for the firmware
     #[arg(long, value_name = "FILE")]
     table: PathBuf,
@@ -83,6 +92,10 @@ fn serve(state: &SimState, args: &ServeArgs) -> anyhow::Result<()> {
     let launch = launch::measure(&args.image, args.vcpus, &args.vcpu_type)?;
     let at = |path: &Path| format!("cannot write {}", path.display());
     std::fs::write(&args.table, &launch.table).with_context(|| at(&args.table))?;
+    if let (Some(path), Some(model)) = (&args.policy_out, &args.model) {
+        let policy = policy(state, &args.image, launch.measurement, model)?;
+        std::fs::write(path, policy).with_context(|| at(path))?;
+    }
     let socket = UnixListener::bind(&args.socket).with_context(|| at(&args.socket))?;
     let host_data = args.host_data.unwrap_or_default();
     let processor = SimAttester::launched(state, launch.measurement, host_data, REPORT_TIME)?;
@@ -97,6 +110,29 @@ fn serve(state: &SimState, args: &ServeArgs) -> anyhow::Result<()> {
     // The host holds the other end for as long as the VM runs.
     let _ended = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
     Ok(())
+}
+
+/// The policy that accepts this VM and no other.
+fn policy(state: &SimState, image: &Path, measurement: Measurement, model: &Path) -> anyhow::Result<String> {
+    let path = image.join("manifest.json");
+    let manifest = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let manifest: Manifest =
+        serde_json::from_slice(&manifest).with_context(|| format!("{} is no manifest", path.display()))?;
+    let model = read_model(model, None, |_, _| ()).context("cannot read the model")?;
+    let models = [ModelManifest::gguf(model.len() as u64, Digest(model.sha256())).digest()];
+    let policy = SimulatedPolicy {
+        root_pem: &state.root_pem()?,
+        measurement,
+        models: &models,
+        config: manifest.config,
+    };
+    Ok(policy.to_toml())
+}
+
+/// What is needed of an image's manifest.
+#[derive(serde::Deserialize)]
+struct Manifest {
+    config: Digest,
 }
 
 fn host_data(text: &str) -> Result<[u8; 32], String> {
