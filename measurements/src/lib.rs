@@ -3,13 +3,16 @@
 //! | Module | What |
 //! |---|---|
 //! | [`image`] | builds the VM image from locked packages |
+//! | [`predict`] | what processors will measure of an image |
 //! | [`model`] | the digest of a model, as enclaves state it and policies name it |
 //! | [`floors`] | signed TCB floors |
 //! | [`key`] | keys of signers |
 
 #![forbid(unsafe_code)]
 
+mod bytes;
 pub mod floors;
 pub mod image;
 pub mod key;
 pub mod model;
+pub mod predict;

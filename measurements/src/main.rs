@@ -7,6 +7,8 @@
     reason = "a command line prints its result and its one line of error"
 )]
 
+mod command;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -14,6 +16,7 @@ use clap::{Parser, Subcommand};
 use cocoon_measurements::floors;
 use cocoon_measurements::key::SigningKey;
 use cocoon_measurements::model::{self, manifest};
+use command::{Verdict, is_rejection};
 
 /// Reference values for auditors and release signers.
 #[derive(Debug, Parser)]
@@ -24,6 +27,12 @@ use cocoon_measurements::model::{self, manifest};
     after_help = "Exit codes: 0 done, 1 rejected, 2 could not tell (usage, missing file)."
 )]
 enum Cli {
+    /// The VM image
+    #[command(subcommand)]
+    Image(command::image::Image),
+    /// What a processor will measure of an image
+    #[command(subcommand)]
+    Predict(command::predict::Predict),
     /// Models
     #[command(subcommand)]
     Model(Model),
@@ -82,20 +91,25 @@ enum Key {
 
 fn main() -> ExitCode {
     let done = match Cli::parse() {
-        Cli::Model(Model::Digest { path, json }) => digest(&path, json),
-        Cli::Floors(Floors::Sign { file, key }) => sign(&file, &key),
-        Cli::Floors(Floors::Verify { file, signer }) => verify(&file, &signer),
-        Cli::Key(Key::Create { file }) => SigningKey::create(&file).map(|key| println!("{}", key.public())),
+        Cli::Image(image) => command::image::run(image),
+        Cli::Predict(predict) => command::predict::run(predict),
+        Cli::Model(Model::Digest { path, json }) => digest(&path, json).map(good),
+        Cli::Floors(Floors::Sign { file, key }) => sign(&file, &key).map(good),
+        Cli::Floors(Floors::Verify { file, signer }) => verify(&file, &signer).map(good),
+        Cli::Key(Key::Create { file }) => create_key(&file).map(good),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(verdict) => verdict.into(),
         Err(error) => {
             eprintln!("cocoon-measure: {error:#}");
             let not_a_model = matches!(error.downcast_ref(), Some(model::Error::NotAModel { .. }));
-            let rejected = not_a_model || error.downcast_ref::<cocoon_attestation::Error>().is_some();
-            ExitCode::from(if rejected { 1 } else { 2 })
+            ExitCode::from(if not_a_model || is_rejection(&error) { 1 } else { 2 })
         }
     }
+}
+
+fn good((): ()) -> Verdict {
+    Verdict::Good
 }
 
 fn digest(path: &Path, json: bool) -> anyhow::Result<()> {
@@ -107,6 +121,11 @@ fn digest(path: &Path, json: bool) -> anyhow::Result<()> {
     } else {
         println!("{}", manifest.digest());
     }
+    Ok(())
+}
+
+fn create_key(file: &Path) -> anyhow::Result<()> {
+    println!("{}", SigningKey::create(file)?.public());
     Ok(())
 }
 
