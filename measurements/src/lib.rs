@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`image`] | builds the VM image from locked packages |
 //! | [`predict`] | what processors will measure of an image |
+//! | [`explain`] | which input differs between a measurement and an image |
 //! | [`model`] | the digest of a model, as enclaves state it and policies name it |
 //! | [`floors`] | signed TCB floors |
 //! | [`key`] | keys of signers |
@@ -11,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod bytes;
+pub mod explain;
 pub mod floors;
 pub mod image;
 pub mod key;

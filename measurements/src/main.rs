@@ -33,6 +33,8 @@ enum Cli {
     /// What a processor will measure of an image
     #[command(subcommand)]
     Predict(command::predict::Predict),
+    /// Which input differs between a measurement and an image
+    Explain(command::explain::Explain),
     /// Models
     #[command(subcommand)]
     Model(Model),
@@ -93,6 +95,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse() {
         Cli::Image(image) => command::image::run(image),
         Cli::Predict(predict) => command::predict::run(predict),
+        Cli::Explain(explain) => command::explain::run(&explain),
         Cli::Model(Model::Digest { path, json }) => digest(&path, json).map(good),
         Cli::Floors(Floors::Sign { file, key }) => sign(&file, &key).map(good),
         Cli::Floors(Floors::Verify { file, signer }) => verify(&file, &signer).map(good),

@@ -153,8 +153,11 @@ pub fn firmware(path: &Path) -> Result<Vec<u8>, Error> {
     read(path, MAX_FIRMWARE)
 }
 
-/// At most `max` bytes of a file.
-pub(crate) fn read(path: &Path, max: usize) -> Result<Vec<u8>, Error> {
+/// All of a file, which may have `max` bytes.
+///
+/// # Errors
+/// [`Error::Io`], or [`Error::Package`] for a file that is larger.
+pub fn read(path: &Path, max: usize) -> Result<Vec<u8>, Error> {
     let at = |source| Error::Io { what: "read", path: path.to_owned(), source };
     let file = File::open(path).map_err(at)?;
     let mut bytes = Vec::new();

@@ -14,7 +14,7 @@ pub mod firmware;
 pub mod snp;
 pub mod tdx;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use cocoon_attestation::Measurement;
 use ring::digest::{Context, SHA384};

@@ -109,15 +109,20 @@ fn operation(name: &[u8], address: u64) -> [u8; 128] {
 /// # Errors
 /// [`Error::Malformed`] for a kernel that UEFI cannot start.
 pub fn rtmr1(kernel: &[u8]) -> Result<Measurement, Error> {
+    Ok(rtmr1_of(&authenticode::digest(kernel)?))
+}
+
+/// RTMR1 of a kernel's Authenticode digest.
+pub(crate) fn rtmr1_of(kernel: &[u8; 48]) -> Measurement {
     let note = |text: &str| sha384(&[text.as_bytes()]);
-    Ok(replay(&[
-        authenticode::digest(kernel)?,
+    replay(&[
+        *kernel,
         note("Calling EFI Application from Boot Option"),
         // EV_SEPARATOR: four bytes of zero.
         sha384(&[&[0; 4]]),
         note("Exit Boot Services Invocation"),
         note("Exit Boot Services Returned with Success"),
-    ]))
+    ])
 }
 
 /// RTMR2: what the kernel's EFI stub measures, the command line as firmware hands it over, and the initrd.

@@ -19,9 +19,7 @@ fn repository() -> &'static Path {
 }
 
 fn folder() -> PathBuf {
-    // A worktree lies one level further down.
-    let found = ["../shared/store", "../../shared/store"].map(|path| repository().join(path));
-    found.iter().find(|path| path.is_dir()).unwrap_or(&found[0]).clone()
+    repository().join("../shared/store")
 }
 
 /// A file of a locked package, `None` where there is no store.
