@@ -132,6 +132,11 @@ def small_firmware():
     table += struct.pack("<H16s", len(table) + 18, uuid.UUID("96b582de-1fb2-45f7-baea-a366c55a082d").bytes_le)
     out = bytearray((i * 7 + i // 256) % 251 for i in range(size))
     out[size - 32 - len(table) : size - 32] = table
+    # A compressed section, as the volume of a real one, with only "nothing " in it; fixed, whatever version of liblzma writes.
+    volume = bytes.fromhex("5d00000400ffffffffffffffff00371bcaef20fd66b33b959bd1c3d7ffffdf620000")
+    name = uuid.UUID("ee4e5898-3914-4259-9d6e-dc7bd79403cf").bytes_le
+    section = (24 + len(volume)).to_bytes(3, "little") + b"\x02" + name + struct.pack("<HH", 24, 1) + volume
+    out[0x100 : 0x100 + len(section)] = section
     metadata = struct.pack("<4sIII", b"ASEV", 16 + 12 * len(sev), 1, len(sev))
     metadata += b"".join(struct.pack("<III", *section) for section in sev)
     out[sev_at : sev_at + len(metadata)] = metadata

@@ -27,8 +27,8 @@ pub const KNOWN: [Digest; 1] = [Digest([
 
 /// The volume of a build unpacks to 16 MB.
 const MAX_UNPACKED: u64 = 64 << 20;
-/// KiB that unpacking may take: the dictionary of a build has 8 MiB.
-const MAX_MEMORY: u32 = 128 << 10;
+/// KiB that unpacking may take: the dictionary of a build has 16 MiB.
+const MAX_MEMORY: u32 = 32 << 10;
 /// Compressed sections that are looked at; a build has one.
 const MAX_SECTIONS: usize = 8;
 
