@@ -93,9 +93,9 @@ enum Key {
 
 fn main() -> ExitCode {
     let done = match Cli::parse() {
-        Cli::Image(image) => command::image::run(image),
-        Cli::Predict(predict) => command::predict::run(predict),
-        Cli::Explain(explain) => command::explain::run(&explain),
+        Cli::Image(image) => image.run(),
+        Cli::Predict(predict) => predict.run(),
+        Cli::Explain(explain) => explain.run(),
         Cli::Model(Model::Digest { path, json }) => digest(&path, json).map(good),
         Cli::Floors(Floors::Sign { file, key }) => sign(&file, &key).map(good),
         Cli::Floors(Floors::Verify { file, signer }) => verify(&file, &signer).map(good),

@@ -52,14 +52,16 @@ pub(crate) struct Explain {
     json: bool,
 }
 
-pub(crate) fn run(args: &Explain) -> anyhow::Result<Verdict> {
-    let explanation = explain(args)?;
-    if args.json {
-        println!("{:#}", as_json(&explanation));
-    } else {
-        print(&explanation);
+impl Explain {
+    pub(crate) fn run(&self) -> anyhow::Result<Verdict> {
+        let explanation = explain(self)?;
+        if self.json {
+            println!("{:#}", as_json(&explanation));
+        } else {
+            print(&explanation);
+        }
+        Ok(if explanation.explained { Verdict::Good } else { Verdict::Bad })
     }
-    Ok(if explanation.explained { Verdict::Good } else { Verdict::Bad })
 }
 
 fn explain(args: &Explain) -> anyhow::Result<Explanation> {

@@ -3,6 +3,7 @@
 pub(crate) mod explain;
 pub(crate) mod image;
 pub(crate) mod predict;
+mod verify;
 
 use std::process::ExitCode;
 

@@ -73,16 +73,18 @@ impl Files {
     }
 }
 
-pub(crate) fn run(command: Predict) -> anyhow::Result<Verdict> {
-    match command {
-        Predict::Snp { files, vcpus, vcpu_type, guest_features, policy, reviewed_ovmf } => {
-            let shape = Shape { vcpus, vcpu_type, guest_features };
-            let value = predict_snp(&files, &shape, policy, &reviewed_ovmf)?;
-            print(&value, files.json);
+impl Predict {
+    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+        match self {
+            Self::Snp { files, vcpus, vcpu_type, guest_features, policy, reviewed_ovmf } => {
+                let shape = Shape { vcpus, vcpu_type, guest_features };
+                let value = predict_snp(&files, &shape, policy, &reviewed_ovmf)?;
+                print(&value, files.json);
+            }
+            Self::Tdx { files, vcpus, memory } => print(&predict_tdx(&files, vcpus, memory)?, files.json),
         }
-        Predict::Tdx { files, vcpus, memory } => print(&predict_tdx(&files, vcpus, memory)?, files.json),
+        Ok(Verdict::Good)
     }
-    Ok(Verdict::Good)
 }
 
 fn predict_snp(
