@@ -106,7 +106,7 @@ impl Directory {
     /// Paths of all files, and of what is neither a file nor a folder, with what it is.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Package`] for more than [`MAX_FILES`] files or [`MAX_DEPTH`] levels.
+    /// [`Error::Io`], or [`Error::Package`] for more files or levels than an image has.
     pub fn list(&self) -> Result<BTreeMap<String, Kind>, Error> {
         let mut out = BTreeMap::new();
         self.list_below("", 0, &mut out)?;
