@@ -20,7 +20,8 @@ const fn named(name: &'static str, processor: CpuType) -> VcpuType {
     VcpuType { name, processor }
 }
 
-/// All that QEMU 11 has. The later versions of a processor have its signature (QEMU, `target/i386/cpu.c`).
+/// What QEMU 10.0 lists, and the names that later ones add. A version of a processor changes its features, not its family, model and
+/// stepping (QEMU, `target/i386/cpu.c`): the crate lacks the last versions, so they are given as the one before.
 const ALL: [VcpuType; 23] = [
     named("EPYC", CpuType::Epyc),
     named("EPYC-IBPB", CpuType::EpycIBPB),
