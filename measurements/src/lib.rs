@@ -3,13 +3,18 @@
 //! | Module | What |
 //! |---|---|
 //! | [`image`] | builds the VM image from locked packages |
+//! | [`predict`] | what processors will measure of an image |
+//! | [`explain`] | which input differs between a measurement and an image |
 //! | [`model`] | the digest of a model, as enclaves state it and policies name it |
 //! | [`floors`] | signed TCB floors |
 //! | [`key`] | keys of signers |
 
 #![forbid(unsafe_code)]
 
+mod bytes;
+pub mod explain;
 pub mod floors;
 pub mod image;
 pub mod key;
 pub mod model;
+pub mod predict;

@@ -1,3 +1,42 @@
-//! What `cocoon-measure` can do, one file per group of commands.
+//! The commands, one file each.
 
+mod build;
+pub(crate) mod explain;
 pub(crate) mod image;
+pub(crate) mod predict;
+mod verify;
+
+use std::process::ExitCode;
+
+/// What a command that could tell says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Good,
+    Bad,
+}
+
+impl From<Verdict> for ExitCode {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Good => Self::SUCCESS,
+            Verdict::Bad => Self::from(1),
+        }
+    }
+}
+
+/// Whether an error says that an input was there and was refused.
+pub(crate) fn is_rejection(error: &anyhow::Error) -> bool {
+    use cocoon_measurements::{image, predict};
+    error.downcast_ref::<image::Error>().is_some_and(image::Error::is_rejection)
+        || error.downcast_ref::<predict::Error>().is_some_and(predict::Error::is_rejection)
+        || error.downcast_ref::<cocoon_attestation::Error>().is_some()
+}
+
+/// A number in hexadecimal, with or without `0x`.
+pub(crate) fn hexadecimal(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    // `from_str_radix` takes a sign.
+    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let value = plain.then(|| u64::from_str_radix(digits, 16).ok()).flatten();
+    value.ok_or_else(|| format!("{text:?} is no hexadecimal number of 64 bits; expected one as 0x30000"))
+}

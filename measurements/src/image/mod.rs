@@ -3,6 +3,9 @@
 //! | Module | What |
 //! |---|---|
 //! | [`manifest`] | what is in an image, for auditors |
+//! | [`directory`] | its files, where it lies |
+//! | [`archive`] | what is in an initramfs |
+//! | [`verify`](mod@verify) | whether files, initramfs and manifest agree |
 //! | [`lock`] | which packages, by version and SHA-256 |
 //! | [`store`] | where they come from |
 //! | [`deb`] | what is inside a Debian package |
@@ -12,15 +15,18 @@
 //! | [`newc`] | the initramfs as bytes |
 //! | [`build`](mod@build) | all of it together |
 
+pub mod archive;
 pub mod build;
 pub mod compile;
 pub mod deb;
+pub mod directory;
 pub mod lock;
 pub mod manifest;
 pub mod modules;
 pub mod newc;
 pub mod store;
 pub mod toolchain;
+pub mod verify;
 
 use std::path::PathBuf;
 

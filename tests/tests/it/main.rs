@@ -16,6 +16,7 @@ mod fuzz_smoke;
 mod gate;
 mod gpu;
 mod life;
+mod measure;
 mod peers;
 mod privacy;
 mod recipes;
