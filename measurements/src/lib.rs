@@ -5,6 +5,7 @@
 //! | [`image`] | builds the VM image from locked packages |
 //! | [`predict`] | what processors will measure of an image |
 //! | [`explain`] | which input differs between a measurement and an image |
+//! | [`policy`] | the policy that accepts one image with one model |
 //! | [`model`] | the digest of a model, as enclaves state it and policies name it |
 //! | [`floors`] | signed TCB floors |
 //! | [`key`] | keys of signers |
@@ -17,4 +18,5 @@ pub mod floors;
 pub mod image;
 pub mod key;
 pub mod model;
+pub mod policy;
 pub mod predict;

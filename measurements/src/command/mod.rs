@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod accept;
 mod build;
 pub(crate) mod explain;
 pub(crate) mod image;

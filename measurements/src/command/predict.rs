@@ -11,6 +11,7 @@ use cocoon_measurements::predict::snp::{self, Shape, VcpuType};
 use cocoon_measurements::predict::{authenticode, tdx};
 use serde_json::{Value, json};
 
+use super::accept::{HostData, Policy};
 use super::{Verdict, hexadecimal};
 
 #[derive(Debug, Subcommand)]
@@ -36,6 +37,10 @@ pub(crate) enum Predict {
         #[arg(long, value_name = "SHA256")]
         reviewed_ovmf: Vec<Digest>,
     },
+    /// HOST_DATA of SEV-SNP reports: what a host gives the launch of an image with a model
+    HostData(HostData),
+    /// A policy that accepts an image in one shape with one model, and nothing else
+    Policy(Policy),
     /// MRTD, RTMR1 and RTMR2 of TDX quotes
     Tdx {
         #[command(flatten)]
@@ -81,6 +86,8 @@ impl Predict {
                 let value = predict_snp(&files, &shape, policy, &reviewed_ovmf)?;
                 print(&value, files.json);
             }
+            Self::HostData(host_data) => return host_data.run(),
+            Self::Policy(policy) => return policy.run(),
             Self::Tdx { files, vcpus, memory } => print(&predict_tdx(&files, vcpus, memory)?, files.json),
         }
         Ok(Verdict::Good)

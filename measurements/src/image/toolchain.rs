@@ -205,7 +205,11 @@ mod tests {
 
     #[test]
     fn differences_are_all_named_or_allowed_and_noted() {
-        let lock = |tools| Lock { tools, ..Lock::empty() };
+        let lock = |tools| {
+            let mut lock = Lock::empty();
+            lock.tools = tools;
+            lock
+        };
         let installed = || vec![tool("rustc", 1), tool("cc1", 2), tool("new", 3)];
         let same = compare(installed(), &lock(installed()), false).unwrap();
         assert!(same.iter().all(|tool| tool.locked));
