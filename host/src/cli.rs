@@ -42,7 +42,7 @@ pub enum Command {
     /// With --vm, a VM with the image that is measured: SEV-SNP or TDX hardware, or a simulated platform (--tee sim). With --process, a
     /// process of this machine, for development. Prints `ready HOST:PORT` on stdout when the enclave serves. A VM that ends after it
     /// has served is started again. SIGTERM or SIGINT lets open answers finish; a second one ends at once.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Certificates, revocation lists, TCB info and manifests of the hardware's vendors: fetched, kept, and stapled by the enclave.
     ///
     /// Clients verify all of it themselves. Answers are only checked to be what was asked for.
@@ -162,8 +162,9 @@ impl Cli {
     /// Wrong usage, and also `--help` and `--version`: see [`clap::Error::exit`].
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let cli = Self::try_parse_from(arguments)?;
-        if let Command::Run(RunArgs { policy_out: Some(_), tee: Tee::Auto | Tee::Snp | Tee::Tdx, .. }) =
-            cli.command
+        if let Command::Run(run) = &cli.command
+            && run.policy_out.is_some()
+            && run.tee != Tee::Sim
         {
             let why = "--policy-out needs --tee sim: on real hardware a policy comes from a signed release";
             return Err(Self::command().error(ErrorKind::ArgumentConflict, why));

@@ -49,7 +49,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
     let done = runtime.block_on(async {
         match cli.command {
             Command::Relay(args) => relay(args).await,
-            Command::Run(args) => run(args).await,
+            Command::Run(args) => run(*args).await,
             Command::Endorsements(args) => Ok(endorsements::execute(args, cache_folder(), now()).await?),
         }
     });

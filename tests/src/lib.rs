@@ -9,6 +9,7 @@
 //! | [`impostor`] | an endpoint that pretends to be an enclave |
 //! | [`recorder`] | a relay that keeps every byte |
 //! | [`vectors`] | reads `tests/vectors/*.txt` |
+//! | [`vm`] | the VM image, booted |
 //! | [`fuzz`] | every parser of outside bytes, as fuzz targets |
 
 #![allow(clippy::missing_panics_doc, reason = "tests panic")]
@@ -20,6 +21,7 @@ pub mod impostor;
 pub mod programs;
 pub mod recorder;
 pub mod vectors;
+pub mod vm;
 
 use std::path::{Path, PathBuf};
 

@@ -30,8 +30,8 @@ pub enum GuestOptions {
 /// A running enclave; killed when dropped.
 #[derive(Debug)]
 pub(super) enum Guest {
-    Process(Enclave),
-    Vm(Vm),
+    Process(Box<Enclave>),
+    Vm(Box<Vm>),
 }
 
 /// What was started.
@@ -65,11 +65,11 @@ impl GuestOptions {
         match self {
             Self::Process { program, enclave } => {
                 let (guest, log) = Enclave::start(program, enclave)?;
-                Ok(Started { guest: Guest::Process(guest), log, upstream: None })
+                Ok(Started { guest: Guest::Process(Box::new(guest)), log, upstream: None })
             }
             Self::Vm(options) => {
                 let (guest, log, upstream) = Vm::start(options, before).await?;
-                Ok(Started { guest: Guest::Vm(guest), log, upstream: Some(upstream) })
+                Ok(Started { guest: Guest::Vm(Box::new(guest)), log, upstream: Some(upstream) })
             }
         }
     }

@@ -50,10 +50,6 @@ impl Build {
             .with_context(|| format!("cannot read the lock file {}", lock_file.display()))?;
         let lock = Lock::parse(&text, &lock_file)?;
         let store = Store::new(self.store).with_mirrors(self.mirror, work.join("packages"));
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "where the toolchain and its caches are is said by the environment"
-        )]
         let environment = std::env::vars_os().collect();
         let recipe = Recipe { source, target_dir: work, simulated: self.simulated, environment };
         let order = Order { lock: &lock, store: &store, recipe: &recipe, any_toolchain: self.any_toolchain };

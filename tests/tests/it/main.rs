@@ -25,3 +25,4 @@ mod snp_chain;
 mod snp_corpus;
 mod snp_report;
 mod vectors;
+mod vm;

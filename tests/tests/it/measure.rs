@@ -56,7 +56,7 @@ fn image(dir: &Path, name: &str, line: &str) {
         format: FORMAT.into(),
         profile: Profile::Cpu,
         simulated: true,
-        config: Digest([0; 32]),
+        config: cocoon_attestation::Digest([0; 32]),
         parts: parts.iter().map(|(path, content)| ((*path).to_owned(), Content::of(content))).collect(),
         initrd: archive::entries(&initrd).unwrap(),
         inputs: Vec::new(),

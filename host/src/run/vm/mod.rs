@@ -27,6 +27,8 @@ use qemu::{Disk, Machine, Network, Platform};
 
 /// Where an enclave in a VM listens.
 const GUEST_PORT: u16 = 8443;
+/// Ends programs with their parent.
+const SETPRIV: &str = "/usr/bin/setpriv";
 /// Where the kernel gives VMs their sockets.
 const VHOST_VSOCK: &str = "/dev/vhost-vsock";
 
@@ -134,7 +136,7 @@ impl Vm {
             port: port_socket.clone(),
         };
         let failed = |source| Error::QemuStart { path: options.qemu.clone(), source };
-        let mut qemu = Command::new(&options.qemu)
+        let mut qemu = ends_with_this(&options.qemu)
             .args(machine.arguments())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -163,6 +165,17 @@ impl Vm {
         // The only error is that it has ended already.
         let _ended = self.qemu.kill().await;
     }
+}
+
+/// `program`, which the kernel ends when this process does, however that ends: a VM that nobody relays to is of no use. By setpriv of
+/// util-linux, which every distribution has; without it, a host that is killed leaves its VM behind.
+fn ends_with_this(program: &Path) -> Command {
+    if !Path::new(SETPRIV).exists() {
+        return Command::new(program);
+    }
+    let mut command = Command::new(SETPRIV);
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
 }
 
 /// How clients' bytes get into the VM.
