@@ -5,12 +5,15 @@ use cocoon_measurements::image::toolchain::Toolchain;
 
 use super::Verdict;
 use super::build::Build;
+use super::lock::Lock;
 use super::verify::Verify;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Image {
     /// Build an image directory from source and locked packages: the same bytes anywhere
     Build(Build),
+    /// Lock the packages that a mirror has now
+    Lock(Lock),
     /// Print what the toolchain of this machine is, as the lock file has it
     Tools,
     /// Hold an image against its manifest and print what is inside, with digests
@@ -21,6 +24,7 @@ impl Image {
     pub(crate) fn run(self) -> anyhow::Result<Verdict> {
         match self {
             Self::Build(build) => build.run(),
+            Self::Lock(lock) => lock.run(),
             Self::Tools => tools(),
             Self::Verify(verify) => verify.run(),
         }

@@ -4,6 +4,7 @@ mod accept;
 mod build;
 pub(crate) mod explain;
 pub(crate) mod image;
+mod lock;
 pub(crate) mod predict;
 mod verify;
 

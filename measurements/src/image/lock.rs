@@ -60,12 +60,23 @@ pub struct Package {
     pub name: String,
     /// Its version, as Debian writes it.
     pub version: String,
+    /// The suite of Debian whose index has it.
+    pub suite: String,
     /// Where it lies below a mirror's root.
     pub path: String,
     /// Bytes.
     pub size: u64,
     /// SHA-256 of the file.
     pub sha256: Digest,
+}
+
+impl std::fmt::Display for Package {
+    /// As the lock file has it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, version, suite, path, size, sha256 } = self;
+        writeln!(f, "[[package]]\nname = {name:?}\nversion = {version:?}\nsuite = {suite:?}")?;
+        writeln!(f, "path = {path:?}\nsize = {size}\nsha256 = \"{sha256}\"")
+    }
 }
 
 impl Package {

@@ -7,6 +7,7 @@
 //! | [`archive`] | what is in an initramfs |
 //! | [`verify`](mod@verify) | whether files, initramfs and manifest agree |
 //! | [`lock`] | which packages, by version and SHA-256 |
+//! | [`update`] | which packages there are now |
 //! | [`store`] | where they come from |
 //! | [`deb`] | what is inside a Debian package |
 //! | [`modules`] | which kernel modules, in which order |
@@ -26,6 +27,7 @@ pub mod modules;
 pub mod newc;
 pub mod store;
 pub mod toolchain;
+pub mod update;
 pub mod verify;
 
 use std::path::PathBuf;

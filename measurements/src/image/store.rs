@@ -118,6 +118,7 @@ mod tests {
         let package = Package {
             name: "p".into(),
             version: "1".into(),
+            suite: "s".into(),
             path: "pool/p_1.deb".into(),
             size: 4,
             sha256: Digest::of(b"good"),
