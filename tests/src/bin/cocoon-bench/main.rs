@@ -5,11 +5,13 @@
 //! | [`channel`] | attested requests, against the same enclave without the gate |
 //! | [`relay`] | bytes through `cocoon-host relay`, against a direct connection |
 //! | [`engine`] | tokens per second, against llama.cpp on the same file and threads |
+//! | [`boot`] | a VM's first attested answer, against its firmware and kernel alone |
 //! | [`llama`] | llama.cpp as a process of its own |
 //! | [`pairs`] | measures two things alternately, and what the pairs say |
 //! | [`machine`] | where it runs, and CPU time |
 //! | [`report`] | the table and the JSON |
 
+mod boot;
 mod channel;
 mod engine;
 mod llama;
@@ -49,6 +51,8 @@ enum Group {
     Relay,
     /// The inference engine.
     Engine,
+    /// The VM image.
+    Boot,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -70,6 +74,10 @@ fn measure(group: Group, peers: Option<&std::path::Path>, report: &mut Report) -
     match (group, peers) {
         (Group::Channel, _) => report.add(channel::measure()?),
         (Group::Relay, _) => report.add(relay::measure()?),
+        (Group::Boot, _) => match boot::measure()? {
+            rows if rows.is_empty() => report.skip("boot", "no image, or no QEMU that boots it"),
+            rows => report.add(rows),
+        },
         (Group::Engine, Some(peers)) => report.add(engine::measure(peers)?),
         (Group::Engine, None) => report.skip("engine", "llama.cpp is not at hand"),
     }
