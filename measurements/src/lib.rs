@@ -6,6 +6,7 @@
 //! | [`predict`] | what processors will measure of an image |
 //! | [`explain`] | which input differs between a measurement and an image |
 //! | [`policy`] | the policy that accepts one image with one model |
+//! | [`id_block`] | what firmware of SEV-SNP launches nothing else than |
 //! | [`model`] | the digest of a model, as enclaves state it and policies name it |
 //! | [`floors`] | signed TCB floors |
 //! | [`key`] | keys of signers |
@@ -15,6 +16,7 @@
 mod bytes;
 pub mod explain;
 pub mod floors;
+pub mod id_block;
 pub mod image;
 pub mod key;
 pub mod model;

@@ -35,6 +35,9 @@ enum Cli {
     Predict(command::predict::Predict),
     /// Which input differs between a measurement and an image
     Explain(command::explain::Explain),
+    /// ID blocks: which image an author lets SEV-SNP firmware launch
+    #[command(subcommand)]
+    IdBlock(command::id_block::IdBlock),
     /// Models
     #[command(subcommand)]
     Model(Model),
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
         Cli::Image(image) => image.run(),
         Cli::Predict(predict) => predict.run(),
         Cli::Explain(explain) => explain.run(),
+        Cli::IdBlock(id_block) => id_block.run(),
         Cli::Model(Model::Digest { path, json }) => digest(&path, json).map(good),
         Cli::Floors(Floors::Sign { file, key }) => sign(&file, &key).map(good),
         Cli::Floors(Floors::Verify { file, signer }) => verify(&file, &signer).map(good),

@@ -3,6 +3,7 @@
 mod accept;
 mod build;
 pub(crate) mod explain;
+pub(crate) mod id_block;
 pub(crate) mod image;
 mod lock;
 pub(crate) mod predict;
