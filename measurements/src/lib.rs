@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`image`] | builds the VM image from locked packages |
 //! | [`model`] | the digest of a model, as enclaves state it and policies name it |
+//! | [`release`] | what is released: parts, reference values, components |
+//! | [`log`] | the transparency log of releases, as plain files |
 //! | [`floors`] | signed TCB floors |
 //! | [`key`] | keys of signers |
 
@@ -12,4 +14,6 @@
 pub mod floors;
 pub mod image;
 pub mod key;
+pub mod log;
 pub mod model;
+pub mod release;

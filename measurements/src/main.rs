@@ -7,6 +7,8 @@
     reason = "a command line prints its result and its one line of error"
 )]
 
+mod command;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -30,6 +32,15 @@ enum Cli {
     /// Floors of security versions, as signed data for policies
     #[command(subcommand)]
     Floors(Floors),
+    /// Releases: manifests with reference values, and who vouches for them
+    #[command(subcommand)]
+    Release(command::release::Release),
+    /// Statements of independent parties that built the same
+    #[command(subcommand)]
+    Rebuild(command::rebuild::Rebuild),
+    /// The transparency log of releases (C2SP tlog-tiles), as files that any web server can serve
+    #[command(subcommand)]
+    Log(command::log::Log),
     /// Keys of signers
     #[command(subcommand)]
     Key(Key),
@@ -85,6 +96,9 @@ fn main() -> ExitCode {
         Cli::Model(Model::Digest { path, json }) => digest(&path, json),
         Cli::Floors(Floors::Sign { file, key }) => sign(&file, &key),
         Cli::Floors(Floors::Verify { file, signer }) => verify(&file, &signer),
+        Cli::Release(command) => command::release::run(command),
+        Cli::Rebuild(command) => command::rebuild::run(command),
+        Cli::Log(command) => command::log::run(command),
         Cli::Key(Key::Create { file }) => SigningKey::create(&file).map(|key| println!("{}", key.public())),
     };
     match done {
@@ -92,7 +106,9 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("cocoon-measure: {error:#}");
             let not_a_model = matches!(error.downcast_ref(), Some(model::Error::NotAModel { .. }));
-            let rejected = not_a_model || error.downcast_ref::<cocoon_attestation::Error>().is_some();
+            let rejected = not_a_model
+                || command::is_rejection(&error)
+                || error.downcast_ref::<cocoon_attestation::Error>().is_some();
             ExitCode::from(if rejected { 1 } else { 2 })
         }
     }
