@@ -128,7 +128,7 @@ pub(crate) fn run(command: Log) -> anyhow::Result<()> {
             let (key, seen, now) = signer.read()?;
             let public = public_key(&key)?;
             Writer::create(&dir, &origin, key, seen, now)?;
-            println!("{public}");
+            say!("{public}");
         }
         Log::Append { dir, releases, signer } => append(&dir, &releases, &signer)?,
         Log::Refresh { dir, signer } => {
@@ -138,7 +138,7 @@ pub(crate) fn run(command: Log) -> anyhow::Result<()> {
         Log::Prove { dir, release, out } => {
             let (log, mut bundle) = (Reader::open(&dir)?, read_bundle(&release)?);
             let proof = log.prove(&log_entry(&bundle.manifest))?;
-            println!("{}", proof.index);
+            say!("{}", proof.index);
             bundle.log = Some(proof);
             write_bundle(target(&release, &out), &bundle)?;
         }
@@ -150,12 +150,12 @@ pub(crate) fn run(command: Log) -> anyhow::Result<()> {
                 log.check_extends(&read_checkpoint(&path)?.1)?;
             }
             let checkpoint = log.checkpoint();
-            println!("{} entries, root {}", checkpoint.size, checkpoint.root);
+            say!("{} entries, root {}", checkpoint.size, checkpoint.root);
         }
         Log::Cosign { dir, name, origin, log_key, signer } => {
             let (key, seen, now) = signer.read()?;
             let log = cosign(&dir, (&origin, &log_key), (&name, &key), &seen, now)?;
-            println!("{} entries, root {}", log.checkpoint().size, log.checkpoint().root);
+            say!("{} entries, root {}", log.checkpoint().size, log.checkpoint().root);
         }
     }
     Ok(())
@@ -173,7 +173,7 @@ fn append(dir: &Path, releases: &[PathBuf], signer: &SignerArgs) -> anyhow::Resu
     }
     writer.append(&entries, now)?;
     for entry in entries {
-        println!("{}", writer.log().index_of(&entry).unwrap_or_default());
+        say!("{}", writer.log().index_of(&entry).unwrap_or_default());
     }
     Ok(())
 }

@@ -1,5 +1,13 @@
 //! The commands, one file each.
 
+/// Prints a line; a reader that went away is no reason to fail.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _gone = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 pub(crate) mod log;
 pub(crate) mod rebuild;
 pub(crate) mod release;
@@ -42,7 +50,7 @@ fn quorum(keys: &[PublicKey], threshold: Option<usize>) -> anyhow::Result<Quorum
 /// Prints factors and fails if one of them does.
 fn report(factors: &[Factor], json: bool) -> anyhow::Result<()> {
     if json {
-        println!("{:#}", serde_json::json!({ "factors": factors }));
+        say!("{:#}", serde_json::json!({ "factors": factors }));
     } else {
         factors.iter().for_each(print);
     }
@@ -60,10 +68,10 @@ fn print(factor: &Factor) {
         Status::Fail => "FAIL",
         Status::Unchecked => "unchecked",
     };
-    println!("{status:<9} {:<18} {}", factor.name, factor.got.as_deref().unwrap_or_default());
+    say!("{status:<9} {:<18} {}", factor.name, factor.got.as_deref().unwrap_or_default());
     let more = |label: &str, text: &Option<String>| {
         if let Some(text) = text {
-            println!("{:<28} {label}{text}", "");
+            say!("{:<28} {label}{text}", "");
         }
     };
     more("wanted: ", &factor.want.clone().filter(|_| factor.status == Status::Fail));

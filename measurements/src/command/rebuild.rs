@@ -62,7 +62,7 @@ pub(crate) fn run(command: Rebuild) -> anyhow::Result<()> {
         Rebuild::Attest { file, sources, key, at, out } => {
             let mut bundle = read_bundle(&file)?;
             let differences = sources.sources().differences(&bundle.manifest)?;
-            differences.iter().for_each(|line| println!("{line}"));
+            differences.iter().for_each(|line| say!("{line}"));
             if !differences.is_empty() {
                 let why = format!("what you built differs from the release in {} places", differences.len());
                 return Err(ReleaseError::Refused(why).into());
@@ -74,7 +74,7 @@ pub(crate) fn run(command: Rebuild) -> anyhow::Result<()> {
                 signature.map_err(|_other_length| anyhow::anyhow!("a signature of another length"))?;
             bundle.attest_rebuild(Statement { key: public, time, signature })?;
             write_bundle(target(&file, &out), &bundle)?;
-            println!("{public}");
+            say!("{public}");
         }
         Rebuild::Verify { file, rebuilder, threshold, at, json } => {
             let quorum = quorum(&rebuilder, threshold)?;

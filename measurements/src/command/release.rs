@@ -105,7 +105,7 @@ pub(crate) fn run(command: Release) -> anyhow::Result<()> {
             let identity = Identity { version, source, created: time(at), configs: config };
             let bundle = ReleaseBundle::new(sources.sources().manifest(identity)?);
             write_bundle(&out, &bundle)?;
-            println!("{}", bundle.digest());
+            say!("{}", bundle.digest());
         }
         Release::Sign { file, key, out } => sign(&file, &key, target(&file, &out))?,
         Release::Merge { file, others } => {
@@ -134,7 +134,7 @@ fn sign(file: &Path, key: &Path, out: &Path) -> anyhow::Result<()> {
     let signature = signature.map_err(|_other_length| anyhow::anyhow!("a signature of another length"))?;
     bundle.sign(ReleaseSignature { key: public, signature })?;
     write_bundle(out, &bundle)?;
-    println!("{public}");
+    say!("{public}");
     Ok(())
 }
 
@@ -172,32 +172,29 @@ fn show(bundle: &ReleaseBundle, json: bool) {
             "log": log,
             "rebuilds": bundle.rebuilds().iter().map(rebuild).collect::<Vec<_>>(),
         });
-        println!("{value:#}");
+        say!("{value:#}");
         return;
     }
-    println!("release    {}", manifest.version);
-    println!("digest     {}", bundle.digest());
-    println!("source     {}", manifest.source);
-    println!("created    {}", manifest.created);
-    println!("inputs     {}", manifest.inputs);
+    say!("release    {}", manifest.version);
+    say!("digest     {}", bundle.digest());
+    say!("source     {}", manifest.source);
+    say!("created    {}", manifest.created);
+    say!("inputs     {}", manifest.inputs);
     for (path, part) in &manifest.parts {
-        println!("file       {path}: {} bytes, {}", part.size, part.sha256);
+        say!("file       {path}: {} bytes, {}", part.size, part.sha256);
     }
     for one in &manifest.snp {
-        println!("SNP        {} x {}: {}", one.vcpus, one.vcpu_type, one.measurement);
+        say!("SNP        {} x {}: {}", one.vcpus, one.vcpu_type, one.measurement);
     }
     for one in &manifest.tdx {
-        println!("TDX        {} with {} shapes", one.mr_td, one.shapes.len());
+        say!("TDX        {} with {} shapes", one.mr_td, one.shapes.len());
     }
-    manifest.configs.iter().for_each(|config| println!("config     {config}"));
-    println!("components {}", manifest.components.len());
-    bundle.signatures().iter().for_each(|one| println!("signature  {} (not checked)", one.key));
+    manifest.configs.iter().for_each(|config| say!("config     {config}"));
+    say!("components {}", manifest.components.len());
+    bundle.signatures().iter().for_each(|one| say!("signature  {} (not checked)", one.key));
     if let Some(proof) = &bundle.log {
         let checkpoint = proof.checkpoint();
-        println!(
-            "log        {}: entry {} of {} (not checked)",
-            checkpoint.origin, proof.index, checkpoint.size
-        );
+        say!("log        {}: entry {} of {} (not checked)", checkpoint.origin, proof.index, checkpoint.size);
     }
-    bundle.rebuilds().iter().for_each(|one| println!("rebuild    {} at {} (not checked)", one.key, one.time));
+    bundle.rebuilds().iter().for_each(|one| say!("rebuild    {} at {} (not checked)", one.key, one.time));
 }

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum LogError {
     /// The file system.
-    #[error("cannot {what} {}: {source}", path.display())]
+    #[error("cannot {what} {}: {error}", path.display())]
     Io {
         /// Read or write.
         what: &'static str,
         /// Which file.
         path: PathBuf,
         /// What happened.
-        source: io::Error,
+        error: io::Error,
     },
     /// A file of the log is not what it must be.
     #[error("{}: {why}", path.display())]
@@ -45,8 +45,8 @@ pub enum LogError {
 }
 
 impl LogError {
-    pub(super) fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io { what, path: path.to_owned(), source }
+    pub(super) fn io(what: &'static str, path: &Path, error: io::Error) -> Self {
+        Self::Io { what, path: path.to_owned(), error }
     }
 
     pub(super) fn wrong(path: &Path, why: impl Into<String>) -> Self {

@@ -73,7 +73,7 @@ fn number(index: u64) -> String {
 pub(crate) fn read(path: &Path, max: u64) -> Result<Vec<u8>, LogError> {
     let mut bytes = Vec::new();
     let file = File::open(path).and_then(|file| file.take(max + 1).read_to_end(&mut bytes));
-    file.map_err(|source| LogError::io("read", path, source))?;
+    file.map_err(|error| LogError::io("read", path, error))?;
     if bytes.len() as u64 > max {
         return Err(LogError::wrong(path, format!("more than {max} bytes")));
     }

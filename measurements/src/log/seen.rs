@@ -33,7 +33,7 @@ impl Seen {
     pub fn check(&self, log: &Log) -> Result<(), LogError> {
         match read_checkpoint(&self.0) {
             Ok((_, older)) => log.check_extends(&older),
-            Err(LogError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(()),
+            Err(LogError::Io { error, .. }) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
     }

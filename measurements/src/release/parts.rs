@@ -49,8 +49,8 @@ pub fn of(dir: &Path) -> Result<BTreeMap<String, ImagePart>, ReleaseError> {
     Ok(out)
 }
 
-fn unreadable(path: &Path, source: std::io::Error) -> ReleaseError {
-    LogError::Io { what: "read", path: path.to_owned(), source }.into()
+fn unreadable(path: &Path, error: std::io::Error) -> ReleaseError {
+    LogError::Io { what: "read", path: path.to_owned(), error }.into()
 }
 
 fn name_in(dir: &Path, path: &Path) -> Result<String, ReleaseError> {
