@@ -9,6 +9,7 @@
 //! | [`impostor`] | an endpoint that pretends to be an enclave |
 //! | [`recorder`] | a relay that keeps every byte |
 //! | [`vectors`] | reads `tests/vectors/*.txt` |
+//! | [`release`] | releases that are made up |
 //! | [`fuzz`] | every parser of outside bytes, as fuzz targets |
 
 #![allow(clippy::missing_panics_doc, reason = "tests panic")]
@@ -19,6 +20,7 @@ pub mod fuzz;
 pub mod impostor;
 pub mod programs;
 pub mod recorder;
+pub mod release;
 pub mod vectors;
 
 use std::path::{Path, PathBuf};

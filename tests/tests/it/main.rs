@@ -19,6 +19,8 @@ mod life;
 mod peers;
 mod privacy;
 mod recipes;
+mod release;
+mod release_log;
 mod round_trips;
 mod snp_chain;
 mod snp_corpus;
