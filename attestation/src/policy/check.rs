@@ -25,6 +25,13 @@ impl Criterion for u64 {
         *self == 0
     }
 }
+impl Criterion for crate::UnixTime {
+    const ORDERED: bool = true;
+
+    fn accepts_all(&self) -> bool {
+        self.0 == 0
+    }
+}
 impl Criterion for super::Flag {
     const ORDERED: bool = false;
 }

@@ -232,6 +232,7 @@ fn release(release: &ReleasePolicy) -> Vec<Row> {
     vec![
         Row { name: "release.manifest", words: Ok("the one that S names".to_owned()) },
         Row { name: "release.signatures", words: Ok(release.signers.to_string()) },
+        release.created.row("release.created"),
         Row { name: "release.log", words: log },
         Row { name: "release.expiry", words: expiry },
         release.witnesses.row("release.witnesses"),

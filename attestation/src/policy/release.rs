@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
+use super::Check;
 use super::quorum::{Quorum, QuorumDemand, reason};
+use crate::UnixTime;
 use crate::release::{PublicKey, is_key_name};
 
 /// Ten years: a proof that is older says nothing.
@@ -16,6 +18,8 @@ const MAX_AGE_DAYS: u64 = 3650;
 pub struct ReleasePolicy {
     /// Who signs releases.
     pub signers: Quorum,
+    /// When the release was made, as its signers say: older ones stay signed and logged for ever.
+    pub created: Check<UnixTime>,
     /// The public log that releases are in.
     pub log: LogDemand,
     /// Who watches the log.
@@ -28,6 +32,7 @@ pub struct ReleasePolicy {
 #[serde(deny_unknown_fields)]
 struct Rows {
     signers: Quorum,
+    created: Check<UnixTime>,
     log: LogDemand,
     witnesses: QuorumDemand,
     rebuilds: QuorumDemand,
@@ -70,6 +75,7 @@ impl ReleasePolicy {
         let why = why.to_owned();
         Self {
             signers,
+            created: Check::Unchecked { why: why.clone() },
             log: LogDemand::Unchecked { why: why.clone() },
             witnesses: QuorumDemand::Unchecked { why: why.clone() },
             rebuilds: QuorumDemand::Unchecked { why },
@@ -119,7 +125,7 @@ impl TryFrom<Rows> for ReleasePolicy {
     type Error = String;
 
     fn try_from(rows: Rows) -> Result<Self, String> {
-        let Rows { signers, log, witnesses, rebuilds } = rows;
+        let Rows { signers, created, log, witnesses, rebuilds } = rows;
         if let (LogDemand::Unchecked { .. }, QuorumDemand::Required(_)) = (&log, &witnesses) {
             return Err("witnesses: there is nothing to witness without a log".to_owned());
         }
@@ -128,7 +134,7 @@ impl TryFrom<Rows> for ReleasePolicy {
         {
             return Err(format!("witnesses: {name:?} is no name of a key in a signed note"));
         }
-        let policy = Self { signers, log, witnesses, rebuilds };
+        let policy = Self { signers, created, log, witnesses, rebuilds };
         policy.check_parts()?;
         Ok(policy)
     }
@@ -188,6 +194,9 @@ pub(super) const SECTION: &str = r#"[release]
 # Which releases are accepted, instead of which measurements. Keys are Ed25519 in hex: `cocoon-measure key create` prints them.
 # So many of these must have signed the release. Name several, and demand more than one.
 signers = { threshold = 1, keys = { "release signer" = "{key}" } }
+# Raise this when a release turns out to have a hole, for example { at_least = "2026-11-24T08:00:00Z" }: older releases stay signed and
+# logged for ever.
+created = { unchecked = "no release of these signers has a known hole" }
 # The public log that it must be in, so that nobody can be given a release that others do not see. The log's word for it may be so
 # old at most: a host cannot hold back a newer release for longer.
 log = { origin = "log.example/releases", key = "{key}", max_age_days = 30 }

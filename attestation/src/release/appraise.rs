@@ -3,7 +3,7 @@
 use super::note::Said;
 use super::{LogProof, PublicKey, ReleaseBundle, ReleaseManifest, rebuild_message, signed_message};
 use crate::crypto::SignatureCache;
-use crate::policy::{LogDemand, LogPolicy, Quorum, QuorumDemand, ReleasePolicy};
+use crate::policy::{Check, LogDemand, LogPolicy, Quorum, QuorumDemand, ReleasePolicy};
 use crate::result::{Factor, none_failed};
 use crate::{Context, Digest, Missing, UnixTime};
 
@@ -68,7 +68,7 @@ fn rows(
     now: UnixTime,
     signatures: &SignatureCache,
 ) -> Vec<Factor> {
-    let mut out = vec![signers(bundle, &policy.signers, signatures)];
+    let mut out = vec![signers(bundle, &policy.signers, signatures), created(bundle, &policy.created)];
     out.extend(log(bundle, &policy.log, now, signatures));
     out.push(witnesses(bundle, &policy.witnesses, now, signatures));
     out.push(rebuilds(bundle, &policy.rebuilds, now, signatures));
@@ -119,6 +119,18 @@ fn signers(bundle: Option<&ReleaseBundle>, quorum: &Quorum, signatures: &Signatu
         one.map_or(Said::Nothing, |one| one_of(key.signed(&message, &one.signature, signatures)))
     });
     votes.factor(NAME, quorum, "too few of the signers that the policy names vouch for this release")
+}
+
+fn created(bundle: Option<&ReleaseBundle>, demand: &Check<UnixTime>) -> Factor {
+    const NAME: &str = "release.created";
+    match (bundle, demand) {
+        (Some(bundle), _) => {
+            let help = "an older release than the policy accepts: it may have holes that newer ones have not";
+            demand.factor(NAME, &bundle.manifest.created, help)
+        }
+        (None, Check::Unchecked { why }) => Factor::unchecked(NAME, NOT_GIVEN, why),
+        (None, _) => Factor::fail(NAME, NOT_GIVEN, demand.wanted(), NOBODY),
+    }
 }
 
 fn rebuilds(

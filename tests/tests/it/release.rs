@@ -139,12 +139,14 @@ impl Parties {
         let section = format!(
             "[release]\n\
              signers = {{ threshold = 2, keys = {{ alice = \"{}\", bob = \"{}\", carol = \"{}\" }} }}\n\
+             created = {{ at_least = \"{}\" }}\n\
              log = {{ origin = \"{ORIGIN}\", key = \"{}\", max_age_days = 30 }}\n\
              witnesses = {{ threshold = 1, keys = {{ \"{WITNESS}\" = \"{}\" }} }}\n\
              rebuilds = {{ threshold = 1, keys = {{ dave = \"{}\" }} }}\n",
             key("alice"),
             key("bob"),
             key("carol"),
+            ago(1),
             key("log"),
             key("watcher"),
             key("dave"),
@@ -188,6 +190,7 @@ fn a_released_enclave_is_accepted_and_every_demand_has_a_refusal() {
     for (from, to, want) in [
         ("threshold = 2".to_owned(), "threshold = 3".to_owned(), vec!["release.signatures"]),
         (key("bob"), key("mallory"), vec!["release.signatures"]),
+        (ago(1)[..13].to_owned(), "2099-01-01T00".to_owned(), vec!["release.created"]),
         (key("log"), key("mallory"), vec!["release.log", "release.expiry"]),
         (ORIGIN.to_owned(), "other.test".to_owned(), vec!["release.log", "release.expiry"]),
         ("max_age_days = 30".to_owned(), "max_age_days = 1".to_owned(), vec!["release.expiry"]),
@@ -265,6 +268,7 @@ fn enclaves_whose_release_is_not_what_the_policy_demands() {
             None,
             with(&[
                 "release.signatures",
+                "release.created",
                 "release.log",
                 "release.expiry",
                 "release.witnesses",

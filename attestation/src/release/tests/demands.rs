@@ -5,8 +5,14 @@ use crate::policy::{Policy, ReleasePolicy, init, init_released};
 use crate::release::verify;
 use crate::result::{Factor, Status};
 
-const ROWS: [&str; 5] =
-    ["release.signatures", "release.log", "release.expiry", "release.witnesses", "release.rebuilds"];
+const ROWS: [&str; 6] = [
+    "release.signatures",
+    "release.created",
+    "release.log",
+    "release.expiry",
+    "release.witnesses",
+    "release.rebuilds",
+];
 
 fn policy_of(section: &str) -> Result<ReleasePolicy, String> {
     let text = format!("{}\n{section}", init(0));
@@ -43,7 +49,7 @@ fn a_release_that_everybody_vouches_for_is_accepted() {
     assert_eq!(factors.iter().map(|f| f.name).collect::<Vec<_>>(), ROWS);
     assert!(factors.iter().all(|f| f.status == Status::Pass), "{factors:?}");
     assert_eq!(factors[0].got.as_deref(), Some("alice, bob"));
-    assert_eq!(factors[1].got.as_deref(), Some("entry 2 of 5"));
+    assert_eq!(factors[2].got.as_deref(), Some("entry 2 of 5"));
 }
 
 #[test]
@@ -77,6 +83,16 @@ fn too_few_other_or_wrong_signers() {
 fn an_altered_manifest_is_vouched_for_by_nobody() {
     let altered = failures(|bundle| bundle.manifest.source.push('0'));
     assert_eq!(altered, ["release.signatures", "release.log", "release.rebuilds"]);
+}
+
+#[test]
+fn old_releases() {
+    let made = |seconds: u64| {
+        let manifest = ReleaseManifest { created: UnixTime(NOW.0 - seconds), ..manifest() };
+        failed(&verify(&vouched(manifest), &policy_of(&section()).unwrap(), NOW))
+    };
+    assert!(made(0).is_empty() && made(7200).is_empty());
+    assert_eq!(made(7201), ["release.created"]);
 }
 
 #[test]
@@ -176,7 +192,7 @@ fn what_is_not_looked_at_says_why() {
     let mut text = String::new();
     for line in section().lines() {
         let name = line.split(" = ").next().unwrap();
-        let open = ["log", "witnesses", "rebuilds"].contains(&name);
+        let open = ["created", "log", "witnesses", "rebuilds"].contains(&name);
         text += &if open { format!("{name} = {unchecked}\n") } else { format!("{line}\n") };
     }
     let mut bare = ReleaseBundle::new(manifest());
@@ -229,10 +245,12 @@ fn sections_that_make_no_sense_are_refused() {
         let change = |line: &String| if line.starts_with(row) { instead.to_owned() } else { line.clone() };
         policy_of(&lines.iter().map(change).collect::<Vec<_>>().join("\n")).unwrap_err()
     };
-    for row in ["signers", "log", "witnesses", "rebuilds"] {
+    for row in ["signers", "created", "log", "witnesses", "rebuilds"] {
         assert!(without(row, "").contains(&format!("missing field `{row}`")), "{row}");
     }
     assert!(without("signers", "signers = { unchecked = \"x\" }").contains("unchecked"));
+    assert!(without("created", "created = { at_least = \"1970-01-01T00:00:00Z\" }").contains("every value"));
+    assert!(without("created", "created = { at_least = \"2026\" }").contains("expected a time"));
     assert!(without("log", "log = { unchecked = \"x\" }").contains("nothing to witness"));
     assert!(without("log", "log = { unchecked = \" \" }").contains("say why"));
     assert!(without("rebuilds", "rebuilds = { unchecked = \"\" }").contains("say why"));

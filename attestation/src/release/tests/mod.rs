@@ -137,6 +137,7 @@ pub(crate) fn section() -> String {
     format!(
         "[release]\n\
          signers = {{ threshold = 2, keys = {{ alice = \"{}\", bob = \"{}\", carol = \"{}\" }} }}\n\
+         created = {{ at_least = \"2026-11-24T10:00:00Z\" }}\n\
          log = {{ origin = \"{ORIGIN}\", key = \"{}\", max_age_days = 30 }}\n\
          witnesses = {{ threshold = 1, keys = {{ \"{WITNESS}\" = \"{}\" }} }}\n\
          rebuilds = {{ threshold = 1, keys = {{ dave = \"{}\" }} }}\n",
