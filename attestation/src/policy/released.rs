@@ -38,7 +38,8 @@ impl<T: Criterion> Released<T> {
             (Self::Check(check), _) => check.factor(name, value, help),
             (Self::Release, Some(ok)) => Factor::of(name, ok, got(), WORDS, help),
             (Self::Release, None) => {
-                let help = "no release came with it, or none that the policy accepts: see the factors release.*";
+                let help =
+                    "no release came with it, or none that the policy accepts: see the factors release.*";
                 Factor::fail(name, got(), WORDS, help)
             }
         }

@@ -29,7 +29,9 @@ pub use checkpoint::{Checkpoint, cosigned_message};
 pub use key::PublicKey;
 pub use log::{LogProof, MAX_PROOF_PATH, log_entry};
 pub use manifest::{Component, ImagePart, MAX_MANIFEST_LEN, ReleaseManifest};
-pub use note::{MAX_NOTE_LEN, MAX_NOTE_SIGNATURES, Note, NoteKind, NoteSignature, is_key_name, key_id};
+pub use note::{
+    MAX_NOTE_LEN, MAX_NOTE_SIGNATURES, Note, NoteKind, NoteSignature, is_key_name, key_id, verifier_key,
+};
 pub use reference::{SnpReference, TdxReference, TdxShape};
 pub use statement::{MAX_STATEMENTS, Rebuild, ReleaseSignature, rebuild_message, signed_message};
 

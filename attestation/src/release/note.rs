@@ -81,6 +81,13 @@ pub fn key_id(name: &str, kind: NoteKind, key: &PublicKey) -> [u8; 4] {
     [a, b, c, d]
 }
 
+/// How other tools write a key: `name+id+base64(kind || key)` (C2SP signed-note, "Verifier keys").
+#[must_use]
+pub fn verifier_key(name: &str, kind: NoteKind, key: &PublicKey) -> String {
+    let id = crate::types::to_hex(&key_id(name, kind, key));
+    format!("{name}+{id}+{}", STANDARD.encode([&[kind.code()], key.0.as_slice()].concat()))
+}
+
 /// Whether a key can have this name: visible ASCII without a plus sign. C2SP signed-note allows more than ASCII.
 #[must_use]
 pub fn is_key_name(name: &str) -> bool {

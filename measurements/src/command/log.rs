@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use cocoon_attestation::UnixTime;
-use cocoon_attestation::release::{PublicKey, log_entry};
+use cocoon_attestation::release::{NoteKind, PublicKey, log_entry, verifier_key};
 use cocoon_measurements::key::SigningKey;
 use cocoon_measurements::log::reader::read_checkpoint;
 use cocoon_measurements::log::seen::Seen;
@@ -128,6 +128,8 @@ pub(crate) fn run(command: Log) -> anyhow::Result<()> {
             let (key, seen, now) = signer.read()?;
             let public = public_key(&key)?;
             Writer::create(&dir, &origin, key, seen, now)?;
+            let verifier = verifier_key(&origin, NoteKind::Ed25519, &public);
+            eprintln!("verifier key for other C2SP tools: {verifier}");
             say!("{public}");
         }
         Log::Append { dir, releases, signer } => append(&dir, &releases, &signer)?,

@@ -4,7 +4,9 @@ use serde_cbor::Value;
 
 use super::*;
 use crate::cbor;
-use crate::release::{MAX_BUNDLE_LEN, MAX_MANIFEST_LEN, MAX_NOTE_LEN, MAX_NOTE_SIGNATURES, MAX_STATEMENTS};
+use crate::release::{
+    MAX_BUNDLE_LEN, MAX_MANIFEST_LEN, MAX_NOTE_LEN, MAX_NOTE_SIGNATURES, MAX_STATEMENTS, verifier_key,
+};
 
 fn refused(manifest: &ReleaseManifest) -> String {
     ReleaseManifest::decode(&manifest.encode()).unwrap_err().to_string()
@@ -299,6 +301,12 @@ fn ids_of_keys() {
         let all = [b"log.test/releases\n".as_slice(), &[code], &key.0].concat();
         assert_eq!(key_id(ORIGIN, kind, &key), Digest::of(&all).0[..4]);
     }
+    // RFC 8032's first test key, under the name that C2SP signed-note shows.
+    let key: PublicKey = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a".parse().unwrap();
+    let text = verifier_key("example.com/foo", NoteKind::Ed25519, &key);
+    let parts: Vec<_> = text.split('+').collect();
+    assert_eq!((parts[0], parts[1].len()), ("example.com/foo", 8));
+    assert!(text.ends_with("+AddamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea"), "{text}");
     let message = cosigned_message(UnixTime(1_679_315_147), "a\n1\nb\n");
     assert_eq!(message, b"cosignature/v1\ntime 1679315147\na\n1\nb\n");
 }
