@@ -18,6 +18,33 @@ use crate::platform::tsm::TsmError;
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
+    /// The kernel of the image started this program as its first.
+    Booting {
+        /// Version of this program.
+        version: &'static str,
+    },
+    /// The image could not be made ready: the machine switches itself off.
+    BootFailed {
+        /// What did not work.
+        step: BootStep,
+    },
+    /// The model does not fit into the machine, which switches itself off.
+    TooLittleMemory {
+        /// Bytes of the model.
+        need: u64,
+        /// Bytes that can be had.
+        have: u64,
+    },
+    /// Nothing more is taken from the host's port: it sent what is no frame.
+    HostPortClosed,
+    /// What is in the machine.
+    #[cfg(feature = "sim")]
+    Inside(crate::init::Inside),
+    /// The enclave cannot go on: the machine switches itself off.
+    Failed {
+        /// Whose fault it is.
+        reason: Failure,
+    },
     /// The process started.
     Starting {
         /// Version of this program.
@@ -142,6 +169,46 @@ pub enum Event {
     },
 }
 
+/// A step of the boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum BootStep {
+    /// The kernel's trees.
+    Mounts,
+    /// Kernel modules: missing, or not signed by whoever built the kernel.
+    Modules,
+    /// Settings of the kernel, its lockdown, system calls.
+    Hardening,
+    /// The measured configuration: an unknown key, or a value out of range.
+    CommandLine,
+    /// Neither vsock nor a network card.
+    Network,
+    /// No disk with a model.
+    ModelDisk,
+    /// The model does not fit.
+    Memory,
+}
+
+/// Why an enclave cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Failure {
+    /// The model cannot be read, is another one, or cannot be run.
+    Model,
+    /// No TEE, or its registers say something else.
+    Platform,
+    /// The GPUs are not all there and confidential.
+    Gpus,
+    /// The endorsements that the host gave are no bundle.
+    Endorsements,
+    /// The release that the host gave is no bundle.
+    Release,
+    /// Something else: no socket, no threads, no randomness.
+    Other,
+}
+
 /// Why a connection was ended before it was attested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -195,6 +262,8 @@ pub enum AttesterFault {
     Malformed,
     /// The host's quote generation service refused.
     QuoteService,
+    /// The host launched this machine for another configuration or model than it has.
+    HostData,
 }
 
 impl From<std::io::Error> for AttesterFault {
@@ -279,6 +348,11 @@ impl EventLog {
             }
         });
         Self { sender, dropped: Arc::default() }
+    }
+
+    /// Ends a line that somebody else began.
+    pub fn new_line(&self) {
+        let _full = self.sender.try_send(Message::Line(vec![b'\n']));
     }
 
     /// Logs `event`. Never waits: if too many events wait already, it is dropped, and the next one that is not says how many were.

@@ -10,6 +10,7 @@
 //! | [`server`] | listeners, limits, shutdown |
 //! | [`api`] | the OpenAI API |
 //! | [`model`] | the model, while it loads and after |
+//! | [`init`] | PID 1 of the image, before all of that |
 //! | [`events`] | the event log: the only thing that the enclave says outside the channel |
 
 #![deny(unsafe_code)]
@@ -20,6 +21,7 @@ pub mod events;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gate;
+pub mod init;
 pub mod model;
 pub mod node;
 pub mod platform;

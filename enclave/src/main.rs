@@ -12,15 +12,18 @@ use clap::Parser;
 use cocoon_attestation::{Digest, UnixTime};
 use cocoon_enclave::api::Limits;
 use cocoon_enclave::attest::AttestationService;
-use cocoon_enclave::events::{Event, EventLog};
+use cocoon_enclave::events::{Event, EventLog, Failure};
+use cocoon_enclave::init;
 use cocoon_enclave::model::{ModelError, ModelSlot};
 use cocoon_enclave::node::{Claims, Node, NodeError};
 use cocoon_enclave::platform::nvidia::NvmlError;
 use cocoon_enclave::platform::rtmr::RtmrError;
+use cocoon_enclave::platform::stapled::EndorsementFileError;
 use cocoon_enclave::platform::{
-    Attester, DetectError, EndorsementFile, GpuAttester, Stapled, start as start_platform, start_gpus,
+    Attester, DetectError, EndorsementFile, GpuAttester, LaunchedFor, Stapled, start as start_platform,
+    start_gpus,
 };
-use cocoon_enclave::release::ReleaseFile;
+use cocoon_enclave::release::{ReleaseFile, ReleaseFileError};
 use cocoon_enclave::server::{Listener, serve};
 use cocoon_enclave::settings::Settings;
 use cocoon_enclave::{Clock, Enclave};
@@ -36,25 +39,19 @@ const COULD_NOT_TELL: u8 = 2;
 const RETIRE_DEADLINE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
+    if init::is_init() {
+        // There is nobody to give an exit code to: when PID 1 ends, the kernel restarts the machine.
+        as_init();
+        return ExitCode::FAILURE;
+    }
     let settings = Settings::parse();
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that hands out standard output, to the event log"
-    )]
-    let events = EventLog::new(std::io::stdout());
-    let (panicked, log) = (events.clone(), events.clone());
-    // The default hook prints the panic's text, which can quote what was being parsed.
-    std::panic::set_hook(Box::new(move |_| panicked.log(&Event::Panicked)));
-    let result = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => {
-            let result = runtime.block_on(run(settings, events));
-            // Hardware that does not answer must not keep the process from ending.
-            runtime.shutdown_background();
-            result
-        }
-        Err(e) => Err(anyhow::Error::new(e).context("cannot start threads")),
+    let events = event_log();
+    let result = if settings.describe {
+        describe(&settings, &events)
+    } else {
+        serve_until_asked(settings, &events, None)
     };
-    log.flush();
+    events.flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -71,6 +68,53 @@ fn main() -> ExitCode {
     }
 }
 
+/// What an image build needs to know of this program.
+fn describe(settings: &Settings, events: &EventLog) -> anyhow::Result<()> {
+    events.log(&Event::Configured { config: settings.digest()? });
+    Ok(())
+}
+
+/// PID 1 of the image: its console belongs to the host, so it says nothing but events.
+fn as_init() {
+    let events = event_log();
+    // Firmware leaves half a line on the console.
+    events.new_line();
+    if let Ok(machine) = init::boot(&events)
+        && let Err(error) = serve_until_asked(machine.settings, &events, Some(machine.stop))
+    {
+        events.log(&Event::Failed { reason: failure(&error) });
+    }
+    events.flush();
+    init::power::off();
+}
+
+/// On standard output, which inside the image is the serial console. Panics go there too, as an event without their text.
+fn event_log() -> EventLog {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that hands out standard output, to the event log"
+    )]
+    let events = EventLog::new(std::io::stdout());
+    let panicked = events.clone();
+    // The default hook prints the panic's text, which can quote what was being parsed.
+    std::panic::set_hook(Box::new(move |_| panicked.log(&Event::Panicked)));
+    events
+}
+
+/// The enclave, until it is asked to end: by a signal, or by the host of its machine.
+fn serve_until_asked(
+    settings: Settings,
+    events: &EventLog,
+    host: Option<watch::Receiver<bool>>,
+) -> anyhow::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let result = runtime.block_on(run(settings, events.clone(), host));
+    // Hardware that does not answer must not keep the process from ending.
+    runtime.shutdown_background();
+    result
+}
+
 /// A model file that is not there could not be told; everything else about models and platforms was refused.
 fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<ModelError>() {
@@ -82,18 +126,39 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
+/// What is told of an error where its text must not be.
+fn failure(error: &anyhow::Error) -> Failure {
+    if error.is::<ModelError>() {
+        Failure::Model
+    } else if error.is::<DetectError>() || error.is::<RtmrError>() {
+        Failure::Platform
+    } else if error.is::<NvmlError>() || matches!(error.downcast_ref(), Some(NodeError::Gpus(_))) {
+        Failure::Gpus
+    } else if error.is::<EndorsementFileError>() {
+        Failure::Endorsements
+    } else if error.is::<ReleaseFileError>() {
+        Failure::Release
+    } else {
+        Failure::Other
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
 fn clock() -> Clock {
     Arc::new(|| UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())))
 }
 
-async fn run(settings: Settings, events: EventLog) -> anyhow::Result<()> {
+async fn run(
+    settings: Settings,
+    events: EventLog,
+    host: Option<watch::Receiver<bool>>,
+) -> anyhow::Result<()> {
     let clock = clock();
     let platform = start_platform(&settings, &clock, &events)?;
     let gpus = start_gpus(&settings)?;
     let endorsements = endorsement_file(&settings, &events)?;
     let release = release_file(&settings, &events)?;
-    let stop = stop_signal(settings.until_stdin_closes)?;
+    let stop = stop_signal(settings.until_stdin_closes, host)?;
     let config = settings.digest()?;
     events.log(&Event::Configured { config });
     let model = ModelSlot::default();
@@ -104,11 +169,12 @@ async fn run(settings: Settings, events: EventLog) -> anyhow::Result<()> {
     let claims = Claims { models: vec![stated], config, release: digest };
     platform.announce(&settings, &claims)?;
     platform.measure(&claims, &events)?;
+    let attester = Arc::new(LaunchedFor::new(platform.attester(), &claims, events.clone()));
     let node = boot(claims, clock, gpus).await?;
     if node.has_gpus() {
         events.log(&Event::GpusReady { gpus: settings.gpus.into() });
     }
-    let attester = stapled(platform.attester(), endorsements, &node, &events);
+    let attester = stapled(attester, endorsements, &node, &events);
     let attestation = AttestationService::start(attester, node.clone(), events.clone()).with_release(release);
     let enclave = Arc::new(Enclave { node: node.clone(), attestation, model, events });
     let served = serve_model(settings, enclave, read, stop).await;
@@ -133,7 +199,8 @@ async fn stated_model(
     }
     let reading = on_a_thread({
         let (model, path, events) = (model.clone(), settings.model.clone(), events.clone());
-        move || model.read(&path, None, &events)
+        let size = settings.model_size;
+        move || model.read(&path, size, None, &events)
     });
     let read = tokio::select! {
         read = reading => read.context("reading the model broke off")??,
@@ -208,8 +275,11 @@ fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     result
 }
 
-/// Becomes true on SIGTERM, SIGINT or, if asked for, the end of standard input.
-fn stop_signal(until_stdin_closes: bool) -> anyhow::Result<watch::Receiver<bool>> {
+/// Becomes true on SIGTERM, SIGINT, when `host` asks for it or, if wished, at the end of standard input.
+fn stop_signal(
+    until_stdin_closes: bool,
+    host: Option<watch::Receiver<bool>>,
+) -> anyhow::Result<watch::Receiver<bool>> {
     let (sender, receiver) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
@@ -225,10 +295,22 @@ fn stop_signal(until_stdin_closes: bool) -> anyhow::Result<watch::Receiver<bool>
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = asked(host) => {}
         }
         sender.send_replace(true);
     });
     Ok(receiver)
+}
+
+/// Returns when the host of this machine wants it to end.
+async fn asked(host: Option<watch::Receiver<bool>>) {
+    if let Some(mut host) = host
+        && host.wait_for(|asked| *asked).await.is_ok()
+    {
+        return;
+    }
+    // There is no host, or its port is closed: it asks for nothing any more.
+    std::future::pending().await
 }
 
 fn load(
@@ -239,7 +321,7 @@ fn load(
 ) -> Result<(), ModelError> {
     let read = match read {
         Some(read) => read,
-        None => model.read(&settings.model, settings.model_digest, events)?,
+        None => model.read(&settings.model, settings.model_size, settings.model_digest, events)?,
     };
     let mut engine = EngineConfig::default();
     if let Some(threads) = settings.threads {

@@ -86,11 +86,12 @@ impl ModelSlot {
     pub fn read(
         &self,
         path: &Path,
+        size: Option<u64>,
         want: Option<Digest>,
         events: &EventLog,
     ) -> Result<(ModelBytes, Digest), ModelError> {
         let mut percent = None;
-        let bytes = cocoon_inference::read_model(path, |read, total| {
+        let bytes = cocoon_inference::read_model(path, size, |read, total| {
             self.0.read.store(read, Ordering::Relaxed);
             self.0.total.store(total, Ordering::Relaxed);
             let now = (read.saturating_mul(100)).checked_div(total);

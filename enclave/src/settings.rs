@@ -26,6 +26,10 @@ pub struct Settings {
     #[arg(long, value_name = "FILE")]
     pub model: PathBuf,
 
+    /// Bytes of the model, where it lies on a disk: disks end at a whole sector
+    #[arg(long, value_name = "BYTES")]
+    pub model_size: Option<u64>,
+
     /// Manifest digest that the model must have, 64 hex digits (`cocoon-measure model digest FILE`). Without it, whatever the file is will be stated
     #[arg(long, value_name = "HEX")]
     pub model_digest: Option<Digest>,
@@ -80,6 +84,10 @@ pub struct Settings {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=3600))]
     pub drain_timeout: u32,
 
+    /// Say the digest of the configuration, as the event `configured`, and end: for image builds
+    #[arg(long)]
+    pub describe: bool,
+
     /// End when standard input closes: for a parent that may die
     #[arg(long)]
     pub until_stdin_closes: bool,
@@ -88,6 +96,16 @@ pub struct Settings {
     #[cfg(feature = "sim")]
     #[arg(long, value_name = "FILE")]
     pub sim_policy_out: Option<PathBuf>,
+
+    /// Device of the simulated processor that runs outside this machine
+    #[cfg(feature = "sim")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sim_state", "sim_policy_out"])]
+    pub sim_processor: Option<PathBuf>,
+
+    /// Tell what is in this machine, at boot
+    #[cfg(feature = "sim")]
+    #[arg(long)]
+    pub sim_look_inside: bool,
 
     /// Folder of the simulated processor [default: $XDG_STATE_HOME/cocoon/sim or ~/.local/state/cocoon/sim]
     #[cfg(feature = "sim")]

@@ -5,10 +5,11 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind, value_parser};
 
 use crate::{
+    Error,
     address::{Address, HostPort, loopback},
     endorsements::EndorsementsArgs,
     relay::Limits,
-    run::{EnclaveOptions, Tee},
+    run::{EnclaveOptions, GuestOptions, Tee, vm::VmOptions},
 };
 
 /// A week: more than anyone waits, and small enough to add to any time.
@@ -38,9 +39,10 @@ pub enum Command {
     Relay(RelayArgs),
     /// Start an enclave and relay to it.
     ///
-    /// Prints `ready HOST:PORT` on stdout when the enclave serves. Running a VM image (--vm) is not yet available: the enclave runs as
-    /// a process of this machine (--process), without the protection of a confidential VM of its own.
-    Run(RunArgs),
+    /// With --vm, a VM with the image that is measured: SEV-SNP or TDX hardware, or a simulated platform (--tee sim). With --process, a
+    /// process of this machine, for development. Prints `ready HOST:PORT` on stdout when the enclave serves. A VM that ends after it
+    /// has served is started again. SIGTERM or SIGINT lets open answers finish; a second one ends at once.
+    Run(Box<RunArgs>),
     /// Certificates, revocation lists, TCB info and manifests of the hardware's vendors: fetched, kept, and stapled by the enclave.
     ///
     /// Clients verify all of it themselves. Answers are only checked to be what was asked for.
@@ -62,9 +64,9 @@ pub struct RelayArgs {
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// Run the enclave as a process of this machine: the cocoon-enclave that lies beside this program.
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present = "vm", conflicts_with = "vm")]
     pub process: bool,
-    /// The model file.
+    /// The model file. A VM sees it as a disk that it can only read.
     #[arg(long, value_name = "FILE")]
     pub model: PathBuf,
     /// The platform that the enclave attests with. `sim` is for development: it protects nothing.
@@ -73,21 +75,24 @@ pub struct RunArgs {
     /// Write a client policy that accepts exactly this enclave. Only with --tee sim.
     #[arg(long, value_name = "FILE")]
     pub policy_out: Option<PathBuf>,
-    /// The digest that the model must have.
-    #[arg(long, value_name = "HEX", value_parser = hex_digest)]
+    /// The digest that the model must have. In an image, the measured command line says so (`cocoon.model-digest`).
+    #[arg(long, value_name = "HEX", value_parser = hex_digest, conflicts_with = "vm")]
     pub model_digest: Option<String>,
-    /// The name under which the model is offered.
-    #[arg(long, value_name = "NAME")]
+    /// The name under which the model is offered. In an image, the measured command line says so.
+    #[arg(long, value_name = "NAME", conflicts_with = "vm")]
     pub model_name: Option<String>,
     /// Threads of the engine; the enclave chooses when not given.
-    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..), conflicts_with = "vm")]
     pub threads: Option<u16>,
+    /// What a VM is made of.
+    #[command(flatten)]
+    pub vm: VmArgs,
     /// What the enclave staples: the file that `endorsements fetch --out` wrote. It is read again when it changes.
     #[arg(long, value_name = "FILE")]
     pub endorsements: Option<PathBuf>,
     /// The release that the enclave is of, for its clients: the file that `cocoon-measure release create` wrote, with signatures and log
     /// proof. It is read again when it changes.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "vm")]
     pub release: Option<PathBuf>,
     /// Copy the enclave's event log to stderr. It holds no content.
     #[arg(long)]
@@ -95,6 +100,39 @@ pub struct RunArgs {
     /// What `relay` and `run` share.
     #[command(flatten)]
     pub serve: ServeArgs,
+}
+
+/// Arguments of `run --vm`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Virtual machine")]
+pub struct VmArgs {
+    /// Run the enclave in a VM with this image: what `cocoon-measure image build` made.
+    #[arg(long, value_name = "IMAGE_DIR")]
+    pub vm: Option<PathBuf>,
+    /// vCPUs. Measured: a release has reference values for each number that it offers.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u32).range(1..=1024), requires = "vm")]
+    pub vcpus: u32,
+    /// Type of the vCPUs, as QEMU names it. Measured with SEV-SNP.
+    #[arg(long, value_name = "TYPE", default_value = "EPYC-Genoa", requires = "vm")]
+    pub vcpu_type: String,
+    /// Memory in MiB: room for the model, and for what it computes.
+    #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = value_parser!(u64).range(256..=16_777_216), requires = "vm")]
+    pub memory: u64,
+    /// PCI address of a GPU to hand to the VM by VFIO, such as 0000:41:00.0. May be given several times.
+    #[arg(long, value_name = "PCI", value_parser = pci_address, requires = "vm")]
+    pub gpu: Vec<String>,
+    /// HOST_DATA of an SEV-SNP launch: `cocoon-measure predict host-data`.
+    #[arg(long, value_name = "HEX", value_parser = host_data, requires = "vm")]
+    pub host_data: Option<String>,
+    /// Files with the ID block and its authentication for an SEV-SNP launch, base64 in one line each.
+    #[arg(long, value_names = ["BLOCK", "AUTH"], num_args = 2, requires = "vm")]
+    pub id_block: Vec<PathBuf>,
+    /// Reach the VM over vsock with this context identifier; over QEMU's user network when not given.
+    #[arg(long, value_name = "CID", value_parser = value_parser!(u32).range(3..=0xffff_fffe), requires = "vm")]
+    pub vsock_cid: Option<u32>,
+    /// The QEMU program.
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64", requires = "vm")]
+    pub qemu: PathBuf,
 }
 
 /// Arguments of everything that serves clients.
@@ -128,8 +166,9 @@ impl Cli {
     /// Wrong usage, and also `--help` and `--version`: see [`clap::Error::exit`].
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let cli = Self::try_parse_from(arguments)?;
-        if let Command::Run(RunArgs { policy_out: Some(_), tee: Tee::Auto | Tee::Snp | Tee::Tdx, .. }) =
-            cli.command
+        if let Command::Run(run) = &cli.command
+            && run.policy_out.is_some()
+            && run.tee != Tee::Sim
         {
             let why = "--policy-out needs --tee sim: on real hardware a policy comes from a signed release";
             return Err(Self::command().error(ErrorKind::ArgumentConflict, why));
@@ -139,9 +178,44 @@ impl Cli {
 }
 
 impl RunArgs {
+    /// What is started. `beside` gives the path of a program of ours.
+    ///
+    /// # Errors
+    ///
+    /// When a file that belongs to the command line cannot be read.
+    pub fn guest(&self, beside: impl Fn(&str) -> PathBuf) -> Result<GuestOptions, Error> {
+        let Some(image) = &self.vm.vm else {
+            return Ok(GuestOptions::Process { program: beside("cocoon-enclave"), enclave: self.enclave() });
+        };
+        let line = |path: &PathBuf| {
+            let text = std::fs::read_to_string(path);
+            let text = text.map_err(|source| Error::ImageUnreadable { path: path.clone(), source })?;
+            Ok(text.trim().to_owned())
+        };
+        let id_block = match self.vm.id_block.as_slice() {
+            [block, auth] => Some((line(block)?, line(auth)?)),
+            _ => None,
+        };
+        Ok(GuestOptions::Vm(VmOptions {
+            image: image.clone(),
+            model: self.model.clone(),
+            tee: self.tee,
+            qemu: self.vm.qemu.clone(),
+            processor: beside("cocoon-sim-processor"),
+            vcpus: self.vm.vcpus,
+            vcpu_type: self.vm.vcpu_type.clone(),
+            memory: self.vm.memory,
+            gpus: self.vm.gpu.clone(),
+            host_data: self.vm.host_data.clone(),
+            id_block,
+            vsock_cid: self.vm.vsock_cid,
+            endorsements: self.endorsements.clone(),
+            policy_out: self.policy_out.clone(),
+        }))
+    }
+
     /// What the enclave is told.
-    #[must_use]
-    pub fn enclave(&self) -> EnclaveOptions {
+    fn enclave(&self) -> EnclaveOptions {
         EnclaveOptions {
             model: self.model.clone(),
             tee: self.tee,
@@ -168,6 +242,28 @@ impl ServeArgs {
             connect_timeout: Duration::from_secs(self.connect_timeout),
             drain_timeout: Duration::from_secs(self.drain_timeout),
         }
+    }
+}
+
+fn host_data(text: &str) -> Result<String, &'static str> {
+    if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected 64 hex digits, such as `cocoon-measure predict host-data` prints")
+    }
+}
+
+/// `DOMAIN:BUS:DEVICE.FUNCTION`, in hex.
+fn pci_address(text: &str) -> Result<String, &'static str> {
+    let parts: Vec<&str> = text.split([':', '.']).collect();
+    let hex = |part: &str, len: usize| part.len() == len && part.bytes().all(|b| b.is_ascii_hexdigit());
+    match parts.as_slice() {
+        [domain, bus, device, function]
+            if hex(domain, 4) && hex(bus, 2) && hex(device, 2) && hex(function, 1) && text.len() == 12 =>
+        {
+            Ok(text.to_ascii_lowercase())
+        }
+        _ => Err("expected a PCI address such as 0000:41:00.0 (see `lspci -D`)"),
     }
 }
 
@@ -236,5 +332,16 @@ mod tests {
         assert_eq!(line("run --process --model m --tee snp --policy-out p"), ArgumentConflict);
         assert_eq!(line("run --process --model m --model-digest xyz"), ValueValidation);
         assert!(read("cocoon-host run --process --model m --tee sim --policy-out p").is_ok());
+        assert_eq!(line("run --process --vm d --model m"), ArgumentConflict);
+        assert_eq!(line("run --process --model m --vcpus 2"), MissingRequiredArgument);
+        assert_eq!(line("run --vm d --model m --model-digest ab"), ArgumentConflict);
+        assert_eq!(line("run --vm d --model m --vcpus 0"), ValueValidation);
+        assert_eq!(line("run --vm d --model m --memory 1"), ValueValidation);
+        assert_eq!(line("run --vm d --model m --vsock-cid 2"), ValueValidation);
+        assert_eq!(line("run --vm d --model m --host-data 00"), ValueValidation);
+        for bad in ["41:00.0", "0000:41:00", "0000:41:00.0,x=1", "0000.41:00:0.", "000g:41:00.0"] {
+            assert_eq!(line(&format!("run --vm d --model m --gpu {bad}")), ValueValidation, "{bad}");
+        }
+        assert!(read("cocoon-host run --vm d --model m --tee sim --policy-out p --gpu 0000:41:00.0").is_ok());
     }
 }

@@ -35,6 +35,44 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A file of the image cannot be read.
+    #[error("cannot read {} of the image: {source}; `cocoon-measure image build` makes an image directory", path.display())]
+    ImageUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No hardware that protects a VM.
+    #[error(
+        "this machine's KVM offers neither SEV-SNP nor TDX; `cocoon-host doctor` says what is missing, and --tee sim is for development"
+    )]
+    NoTee,
+    /// vsock was asked for and the kernel does not offer it.
+    #[error("there is no /dev/vhost-vsock; load the kernel module vhost_vsock, or leave --vsock-cid out")]
+    NoVsock,
+    /// QEMU cannot be started.
+    #[error("cannot start {}: {source}; install QEMU, or name it with --qemu", path.display())]
+    QemuStart {
+        /// The program.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The simulated processor cannot be started.
+    #[error("cannot start {}: {source}; build or install cocoon-sim-processor there", path.display())]
+    ProcessorStart {
+        /// The program.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The simulated processor gave up, or is of another version.
+    #[error("the simulated processor did not measure the image; see its messages above")]
+    ProcessorSilent,
+    /// A file or a port for this run.
+    #[error("cannot make a temporary folder or take a port: {0}")]
+    Temporary(#[source] io::Error),
     /// There is no enclave program beside this one.
     #[error("no enclave program at {}; build or install cocoon-enclave there", path.display())]
     EnclaveMissing {
@@ -86,6 +124,13 @@ impl Error {
             | Self::DuplicateUpstream { .. }
             | Self::Signals(_)
             | Self::ModelUnreadable { .. }
+            | Self::ImageUnreadable { .. }
+            | Self::NoTee
+            | Self::NoVsock
+            | Self::QemuStart { .. }
+            | Self::ProcessorStart { .. }
+            | Self::ProcessorSilent
+            | Self::Temporary(_)
             | Self::EnclaveMissing { .. }
             | Self::EnclaveStart { .. } => 2,
             Self::EnclaveEndedEarly { status, .. } if status.code() == Some(2) => 2,

@@ -23,9 +23,6 @@ use cocoon_host::{
     stop,
 };
 
-/// The enclave program, which lies beside this one.
-const ENCLAVE: &str = "cocoon-enclave";
-
 fn main() -> ExitCode {
     let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     match execute(cli) {
@@ -52,7 +49,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
     let done = runtime.block_on(async {
         match cli.command {
             Command::Relay(args) => relay(args).await,
-            Command::Run(args) => run(args).await,
+            Command::Run(args) => run(*args).await,
             Command::Endorsements(args) => Ok(endorsements::execute(args, cache_folder(), now()).await?),
         }
     });
@@ -94,8 +91,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let this = std::env::current_exe().context("cannot tell where this program lies")?;
     let metrics = Metrics::with_enclave();
     let options = RunOptions {
-        program: this.with_file_name(ENCLAVE),
-        enclave: args.enclave(),
+        guest: args.guest(|program| this.with_file_name(program))?,
         limits: args.serve.limits(),
         log_events: args.log_events,
         listen: args.serve.listen,

@@ -3,6 +3,9 @@
 //! | Module | What |
 //! |---|---|
 //! | [`image`] | builds the VM image from locked packages |
+//! | [`predict`] | what processors will measure of an image |
+//! | [`explain`] | which input differs between a measurement and an image |
+//! | [`policy`] | the policy that accepts one image with one model |
 //! | [`model`] | the digest of a model, as enclaves state it and policies name it |
 //! | [`release`] | what is released: parts, reference values, components |
 //! | [`log`] | the transparency log of releases, as plain files |
@@ -11,9 +14,13 @@
 
 #![forbid(unsafe_code)]
 
+mod bytes;
+pub mod explain;
 pub mod floors;
 pub mod image;
 pub mod key;
 pub mod log;
 pub mod model;
+pub mod policy;
+pub mod predict;
 pub mod release;

@@ -16,6 +16,7 @@ use clap::{Parser, Subcommand};
 use cocoon_measurements::floors;
 use cocoon_measurements::key::SigningKey;
 use cocoon_measurements::model::{self, manifest};
+use command::{Verdict, is_rejection};
 
 /// Reference values for auditors and release signers.
 #[derive(Debug, Parser)]
@@ -26,6 +27,14 @@ use cocoon_measurements::model::{self, manifest};
     after_help = "Exit codes: 0 done, 1 rejected, 2 could not tell (usage, missing file)."
 )]
 enum Cli {
+    /// The VM image
+    #[command(subcommand)]
+    Image(command::image::Image),
+    /// What a processor will measure of an image
+    #[command(subcommand)]
+    Predict(command::predict::Predict),
+    /// Which input differs between a measurement and an image
+    Explain(command::explain::Explain),
     /// Models
     #[command(subcommand)]
     Model(Model),
@@ -93,25 +102,29 @@ enum Key {
 
 fn main() -> ExitCode {
     let done = match Cli::parse() {
-        Cli::Model(Model::Digest { path, json }) => digest(&path, json),
-        Cli::Floors(Floors::Sign { file, key }) => sign(&file, &key),
-        Cli::Floors(Floors::Verify { file, signer }) => verify(&file, &signer),
-        Cli::Release(command) => command::release::run(command),
-        Cli::Rebuild(command) => command::rebuild::run(command),
-        Cli::Log(command) => command::log::run(command),
-        Cli::Key(Key::Create { file }) => SigningKey::create(&file).map(|key| println!("{}", key.public())),
+        Cli::Image(image) => image.run(),
+        Cli::Predict(predict) => predict.run(),
+        Cli::Explain(explain) => explain.run(),
+        Cli::Model(Model::Digest { path, json }) => digest(&path, json).map(good),
+        Cli::Floors(Floors::Sign { file, key }) => sign(&file, &key).map(good),
+        Cli::Floors(Floors::Verify { file, signer }) => verify(&file, &signer).map(good),
+        Cli::Release(command) => command::release::run(command).map(good),
+        Cli::Rebuild(command) => command::rebuild::run(command).map(good),
+        Cli::Log(command) => command::log::run(command).map(good),
+        Cli::Key(Key::Create { file }) => create_key(&file).map(good),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(verdict) => verdict.into(),
         Err(error) => {
             eprintln!("cocoon-measure: {error:#}");
             let not_a_model = matches!(error.downcast_ref(), Some(model::Error::NotAModel { .. }));
-            let rejected = not_a_model
-                || command::is_rejection(&error)
-                || error.downcast_ref::<cocoon_attestation::Error>().is_some();
-            ExitCode::from(if rejected { 1 } else { 2 })
+            ExitCode::from(if not_a_model || is_rejection(&error) { 1 } else { 2 })
         }
     }
+}
+
+fn good((): ()) -> Verdict {
+    Verdict::Good
 }
 
 fn digest(path: &Path, json: bool) -> anyhow::Result<()> {
@@ -123,6 +136,11 @@ fn digest(path: &Path, json: bool) -> anyhow::Result<()> {
     } else {
         println!("{}", manifest.digest());
     }
+    Ok(())
+}
+
+fn create_key(file: &Path) -> anyhow::Result<()> {
+    println!("{}", SigningKey::create(file)?.public());
     Ok(())
 }
 

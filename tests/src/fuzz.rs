@@ -13,12 +13,13 @@ use cocoon_attestation::{
     Digest, ENDORSEMENT_KINDS, Endorsement, EndorsementBundle, UnixTime, appraisal::RawEvidence, nvidia, snp,
     tdx,
 };
+use cocoon_measurements::{explain, image, predict};
 
 /// A parser under test.
 pub type Target = fn(&[u8]);
 
 /// Name and function of every target.
-pub const TARGETS: [(&str, Target); 29] = [
+pub const TARGETS: [(&str, Target); 34] = [
     ("attest_request", |bytes| round_trip(AttestRequest::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("attest_response", |bytes| round_trip(AttestResponse::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("epoch_statement", |bytes| round_trip(EpochStatement::decode(bytes).ok().map(|m| m.encode()), bytes)),
@@ -91,6 +92,20 @@ pub const TARGETS: [(&str, Target); 29] = [
     ("chat_request", cocoon_enclave::fuzzing::chat_request),
     ("snp_certificate_table", cocoon_enclave::fuzzing::certificate_table),
     ("tdx_quote_response", cocoon_enclave::fuzzing::quote_response),
+    ("initramfs", |bytes| {
+        let _any = image::archive::entries(bytes);
+    }),
+    ("image_manifest", |bytes| {
+        let _any = serde_json::from_slice::<image::manifest::Manifest>(bytes);
+    }),
+    ("firmware", firmware),
+    ("kernel", |bytes| {
+        let _any = predict::authenticode::digest(bytes);
+    }),
+    ("saved_measurement", |bytes| {
+        let _any = explain::evidence::Measured::from_evidence(bytes);
+        let _any = std::str::from_utf8(bytes).map(explain::evidence::Measured::from_text);
+    }),
     ("gguf", cocoon_inference::fuzzing::model),
     ("chat_template", |bytes| {
         if let Ok(source) = std::str::from_utf8(bytes) {
@@ -110,6 +125,21 @@ fn round_trip(encoded: Option<Vec<u8>>, bytes: &[u8]) {
     if let Some(encoded) = encoded {
         assert_eq!(encoded, bytes, "accepted bytes that are not canonical");
     }
+}
+
+/// Firmware for both platforms: its tables, its compressed volume, and all that is measured of it.
+fn firmware(bytes: &[u8]) {
+    use predict::snp::launch::{Hashes, Order, Start, Vcpus};
+    let Ok(firmware) = predict::firmware::Firmware::parse(bytes) else { return };
+    let hashes = Hashes::of(&predict::Boot { kernel: b"k", initrd: b"i", command_line: b"c" });
+    for order in [Order::Qemu, Order::Ec2] {
+        let _any = Start::new(&firmware, order).and_then(|start| start.with(Some(&hashes)));
+        let _any = Vcpus::new(&firmware, order, predict::snp::VcpuType::all()[0], 1);
+    }
+    for order in [predict::tdx::Order::SinglePass, predict::tdx::Order::TwoPass] {
+        let _any = predict::tdx::mr_td(&firmware, order);
+    }
+    let _any = predict::enforcement::enforcing(firmware, &[Digest::of(bytes)]);
 }
 
 /// The whole pipeline on a response from a stranger. Nothing is ever accepted: no fuzzer holds AMD's keys.

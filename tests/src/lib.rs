@@ -10,6 +10,7 @@
 //! | [`recorder`] | a relay that keeps every byte |
 //! | [`vectors`] | reads `tests/vectors/*.txt` |
 //! | [`release`] | releases that are made up |
+//! | [`vm`] | the VM image, booted |
 //! | [`fuzz`] | every parser of outside bytes, as fuzz targets |
 
 #![allow(clippy::missing_panics_doc, reason = "tests panic")]
@@ -22,6 +23,7 @@ pub mod programs;
 pub mod recorder;
 pub mod release;
 pub mod vectors;
+pub mod vm;
 
 use std::path::{Path, PathBuf};
 

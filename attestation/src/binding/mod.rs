@@ -96,6 +96,16 @@ pub fn gpu_nonce(boot_id: [u8; 16], epoch: u64, spki: Digest, x: [u8; 32]) -> Di
     Digest(crypto::sha256(&[&label, &boot_id, &epoch.to_be_bytes(), &spki.0, &x]))
 }
 
+/// What a host gives a launch as HOST_DATA, so that the report says for which configuration and models it was:
+/// `H256(label || config digest || model manifest digests, in the order of S)`.
+#[must_use]
+pub fn host_data(config: Digest, models: &[Digest]) -> Digest {
+    let label = label("cocoon/host-data/v1");
+    let mut parts: Vec<&[u8]> = vec![&label, &config.0];
+    parts.extend(models.iter().map(|model| model.0.as_slice()));
+    Digest(crypto::sha256(&parts))
+}
+
 /// `L("x")`: ASCII, zero-padded to 32 bytes.
 fn label(text: &str) -> [u8; 32] {
     let mut out = [0; 32];

@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = PathBuf::from(arguments.next().unwrap_or_default());
     let threads = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(1);
     let started = Instant::now();
-    let model = Model::load(read_model(&path, |_, _| ())?)?;
+    let model = Model::load(read_model(&path, None, |_, _| ())?)?;
     writeln!(out, "loaded in {:.2} s", started.elapsed().as_secs_f64())?;
 
     let mut sequence = Sequence::new(&model, threads)?;

@@ -59,12 +59,18 @@ impl ModelBytes {
 
 /// Reads a model file once, from the first byte to the last, calling `progress(bytes read, bytes in all)` on the way.
 ///
-/// Block devices work as well as files.
-pub fn read_model(path: &Path, mut progress: impl FnMut(u64, u64)) -> Result<ModelBytes, Error> {
+/// Block devices work as well as files. They end at a whole sector: `size` says how many of their bytes are the model.
+pub fn read_model(
+    path: &Path,
+    size: Option<u64>,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<ModelBytes, Error> {
     let unreachable = |source| Error::Unreachable { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(unreachable)?;
-    let total = file.seek(SeekFrom::End(0)).map_err(unreachable)?;
+    let end = file.seek(SeekFrom::End(0)).map_err(unreachable)?;
     file.rewind().map_err(unreachable)?;
+    let total = size.unwrap_or(end);
+    let mut file = file.take(size.unwrap_or(u64::MAX));
     let mut bytes = reserve(total, MAX_MODEL_BYTES)?;
 
     let mut hash = Context::new(&SHA256);
@@ -116,7 +122,7 @@ mod tests {
         let content: Vec<u8> = (0..=250).cycle().take(3 * CHUNK + 17).collect();
         std::fs::write(file.path(), &content).unwrap();
         let mut seen = Vec::new();
-        let model = read_model(file.path(), |read, total| seen.push((read, total))).unwrap();
+        let model = read_model(file.path(), None, |read, total| seen.push((read, total))).unwrap();
         assert_eq!(model.as_slice(), content);
         assert_eq!(model.sha256(), ModelBytes::from_vec(content.clone()).sha256());
         assert_eq!(seen.first(), Some(&(0, content.len() as u64)));
@@ -126,8 +132,18 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_is_read_as_far_as_the_model_goes() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"model\0\0\0").unwrap();
+        let model = read_model(file.path(), Some(5), |_, total| assert_eq!(total, 5)).unwrap();
+        assert_eq!(model.as_slice(), b"model");
+        let short = read_model(file.path(), Some(9), |_, _| ()).unwrap_err();
+        assert!(matches!(short, Error::Changed { expected: 9, read: 8 }), "{short}");
+    }
+
+    #[test]
     fn names_a_missing_file() {
-        let error = read_model(Path::new("/nowhere/model.gguf"), |_, _| ()).unwrap_err();
+        let error = read_model(Path::new("/nowhere/model.gguf"), None, |_, _| ()).unwrap_err();
         assert!(matches!(error, Error::Unreachable { .. }));
         assert!(error.to_string().contains("/nowhere/model.gguf"));
     }

@@ -78,7 +78,7 @@ fn model() -> Option<Model> {
         say("skipped: no model, run scripts/model fetch");
         return None;
     }
-    Some(Model::load(read_model(&path, |_, _| ()).unwrap()).unwrap())
+    Some(Model::load(read_model(&path, None, |_, _| ()).unwrap()).unwrap())
 }
 
 /// Our most likely token, by how much the peer's is behind it (0 if it is the same), and the peer's rank (1 is best).

@@ -16,6 +16,7 @@ mod detect;
 mod device;
 mod files;
 pub mod gpu;
+mod host_data;
 pub mod nvidia;
 pub mod qgs;
 pub mod rtmr;
@@ -31,6 +32,7 @@ pub mod tsm;
 
 pub use detect::{DetectError, Tee};
 pub use gpu::{GpuAttester, GpuError, GpuNonce, GpuReport, GpuSet};
+pub use host_data::LaunchedFor;
 pub use snp::SnpAttester;
 pub use stapled::{EndorsementFile, Stapled};
 pub use start::{Started, start, start_gpus};

@@ -126,4 +126,8 @@ impl Started {
     pub(super) fn simulated(attester: super::sim::SimAttester, sim: super::sim::Announcement) -> Self {
         Self { attester: Arc::new(attester), has_rtmrs: false, sim: Some(sim) }
     }
+
+    pub(super) fn remote(processor: super::sim::RemoteProcessor) -> Self {
+        Self { attester: Arc::new(processor), has_rtmrs: false, sim: None }
+    }
 }

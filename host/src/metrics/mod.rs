@@ -112,9 +112,9 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn enclave_ready(&self) {
+    pub(crate) fn enclave_ready(&self, ready: bool) {
         if let Some(enclave) = &self.enclave {
-            enclave.ready.store(true, Ordering::Relaxed);
+            enclave.ready.store(ready, Ordering::Relaxed);
         }
     }
 

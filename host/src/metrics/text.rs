@@ -92,7 +92,7 @@ impl Page {
     }
 
     fn enclave(&mut self, enclave: &EnclaveMetrics) {
-        self.gauge("enclave_ready", "1 once the enclave that this host started serves.");
+        self.gauge("enclave_ready", "1 while the enclave that this host started serves.");
         self.sample("", u8::from(enclave.ready.load(Ordering::Relaxed)));
         self.counter("enclave_events_dropped", "Lines of the enclave's event log that were no events.");
         self.sample("reason=\"too_long\"", enclave.too_long.load(Ordering::Relaxed));
@@ -145,7 +145,7 @@ mod tests {
         metrics.refused();
         metrics.failed(Failure::Idle);
         metrics.event_dropped(Dropped::TooLong);
-        metrics.enclave_ready();
+        metrics.enclave_ready(true);
         let text = metrics.text();
         for line in [
             "cocoon_host_connections_accepted_total 1",

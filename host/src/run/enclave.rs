@@ -91,6 +91,7 @@ impl EnclaveOptions {
 }
 
 /// A running enclave; killed when dropped.
+#[derive(Debug)]
 pub(super) struct Enclave {
     child: Child,
     /// Never written to. However this process ends, the kernel closes the pipe, and the enclave ends with it.

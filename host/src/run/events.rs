@@ -13,14 +13,38 @@ use crate::metrics::Dropped;
 /// The longest line that is read, without its line break. Events are short; the rest of a longer line is skipped, not stored.
 pub const MAX_LINE_BYTES: usize = 16 * 1024;
 
-/// An event that the host acts on. Further keys are ignored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// An event as it is sent. Further keys are ignored.
+#[derive(Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
+enum Sent {
+    Listening {
+        address: String,
+    },
+    ModelLoading {
+        read: u64,
+        total: u64,
+    },
+    Ready,
+    #[serde(other)]
+    Other,
+}
+
+/// Where an enclave runs, and so how its log comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A process of this machine.
+    Process,
+    /// A VM: the log is its serial console, on which firmware writes too, and whose lines end as a terminal's do.
+    Vm,
+}
+
+/// An event that the host acts on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// The enclave accepts connections.
     Listening {
-        /// Where, on this machine.
-        address: SocketAddr,
+        /// Where, on this machine; `None` for an enclave in a VM, whose own address says nothing here.
+        address: Option<SocketAddr>,
     },
     /// The model is being read.
     ModelLoading {
@@ -32,7 +56,6 @@ pub(super) enum Event {
     /// The enclave serves.
     Ready,
     /// Any other event.
-    #[serde(other)]
     Other,
 }
 
@@ -48,13 +71,14 @@ pub(super) enum Entry {
 /// Reads an event log in bounded memory.
 pub(super) struct EventLog<R> {
     reader: BufReader<R>,
+    source: Source,
     line: Vec<u8>,
     too_long: bool,
 }
 
 impl<R: AsyncRead + Unpin> EventLog<R> {
-    pub(super) fn new(reader: R) -> Self {
-        Self { reader: BufReader::new(reader), line: Vec::new(), too_long: false }
+    pub(super) fn new(reader: R, source: Source) -> Self {
+        Self { reader: BufReader::new(reader), source, line: Vec::new(), too_long: false }
     }
 
     /// The next line, or `None` at the end of the log. Cancel safe: a part of a line is kept in `self`.
@@ -83,26 +107,41 @@ impl<R: AsyncRead + Unpin> EventLog<R> {
     }
 
     fn take_entry(&mut self) -> Entry {
-        let line = std::mem::take(&mut self.line);
+        let mut line = std::mem::take(&mut self.line);
+        if self.source == Source::Vm && line.last() == Some(&b'\r') {
+            line.pop();
+        }
         if std::mem::take(&mut self.too_long) {
             return Entry::Dropped(Dropped::TooLong);
         }
-        parse(line).unwrap_or(Entry::Dropped(Dropped::NotAnEvent))
+        parse(line, self.source).unwrap_or(Entry::Dropped(Dropped::NotAnEvent))
     }
 }
 
-fn parse(line: Vec<u8>) -> Option<Entry> {
+fn parse(line: Vec<u8>, source: Source) -> Option<Entry> {
     let line = String::from_utf8(line).ok()?;
     // A control character could act on the operator's terminal; JSON has an escape for each.
     if line.chars().any(char::is_control) {
         return None;
     }
-    let event: Event = serde_json::from_str(&line).ok()?;
-    // The host asked for a loopback address. Any other would make it a relay to wherever the enclave likes.
-    if matches!(event, Event::Listening { address } if !address.ip().is_loopback() || address.port() == 0) {
-        return None;
-    }
+    let event = match serde_json::from_str(&line).ok()? {
+        Sent::Listening { address } => Event::Listening { address: listening(&address, source)? },
+        Sent::ModelLoading { read, total } => Event::ModelLoading { read, total },
+        Sent::Ready => Event::Ready,
+        Sent::Other => Event::Other,
+    };
     Some(Entry::Event { event, line })
+}
+
+/// The host asked a process for a loopback address. Any other would make it a relay to wherever the enclave likes.
+fn listening(address: &str, source: Source) -> Option<Option<SocketAddr>> {
+    match source {
+        Source::Vm => Some(None),
+        Source::Process => {
+            let address: SocketAddr = address.parse().ok()?;
+            (address.ip().is_loopback() && address.port() != 0).then_some(Some(address))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -114,7 +153,7 @@ mod tests {
     use super::*;
 
     async fn read(log: &[u8]) -> Vec<Entry> {
-        let mut log = EventLog::new(log);
+        let mut log = EventLog::new(log, Source::Process);
         let mut entries = Vec::new();
         while let Some(entry) = log.next().await {
             entries.push(entry);
@@ -133,7 +172,7 @@ mod tests {
     async fn the_events_that_matter() {
         assert_eq!(
             event(r#"{"event":"listening","address":"127.0.0.1:40111","time":3}"#).await,
-            Some(Event::Listening { address: "127.0.0.1:40111".parse().unwrap() })
+            Some(Event::Listening { address: Some("127.0.0.1:40111".parse().unwrap()) })
         );
         assert_eq!(
             event(r#"{"total":20,"event":"model_loading","read":7,"x":[{}]}"#).await,
@@ -141,6 +180,20 @@ mod tests {
         );
         assert_eq!(event(r#"{"event":"ready","model":"smol"}"#).await, Some(Event::Ready));
         assert_eq!(event(r#"{"event":"session_opened","n":1}"#).await, Some(Event::Other));
+    }
+
+    #[tokio::test]
+    async fn a_console_has_other_line_ends_and_other_writers() {
+        let console = b"\x1b[2J\x1b[001;001H\n{\"event\":\"listening\",\"address\":\"vsock:3:8443\"}\r\nBdsDxe\r\n{\"event\":\"ready\"}\r\n";
+        let mut log = EventLog::new(&console[..], Source::Vm);
+        let mut seen = Vec::new();
+        while let Some(entry) = log.next().await {
+            seen.push(match entry {
+                Entry::Event { event, .. } => Some(event),
+                Entry::Dropped(_) => None,
+            });
+        }
+        assert_eq!(seen, [None, Some(Event::Listening { address: None }), None, Some(Event::Ready)]);
     }
 
     #[tokio::test]
@@ -194,7 +247,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_endless_line_takes_bounded_memory() {
-        let mut log = EventLog::new(tokio::io::repeat(b'{').take_bytes(64 << 20));
+        let mut log = EventLog::new(tokio::io::repeat(b'{').take_bytes(64 << 20), Source::Process);
         assert_eq!(log.next().await, Some(Entry::Dropped(Dropped::TooLong)));
         assert!(log.line.capacity() <= 2 * MAX_LINE_BYTES);
         assert_eq!(log.next().await, None);
@@ -210,7 +263,7 @@ mod tests {
     #[tokio::test]
     async fn a_cancelled_read_loses_nothing() {
         let (mut writer, reader) = duplex(64);
-        let mut log = EventLog::new(reader);
+        let mut log = EventLog::new(reader, Source::Process);
         writer.write_all(b"{\"event\":").await.unwrap();
         {
             let mut next = pin!(log.next());

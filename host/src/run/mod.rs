@@ -1,42 +1,47 @@
-//! Starts an enclave process beside this one and relays to it.
+//! Starts an enclave beside this process and relays to it: a VM with the image that is measured, or, for development, a process.
 //!
-//! The process serves development and the simulated platform; a released enclave is a virtual machine. Either way the host learns
-//! from it only the events of its log, and believes nothing but where it listens.
+//! Either way the host learns from it only the events of its log, and believes nothing but where a process listens. A VM that ends
+//! after it has served is started again.
 
 mod enclave;
 mod events;
+mod guest;
+pub mod vm;
 
-use std::{fs::File, net::SocketAddr, path::PathBuf, process::ExitStatus, sync::Arc, time::Duration};
+use std::{net::SocketAddr, process::ExitStatus, sync::Arc, time::Duration};
 
 use tokio::{
     process::ChildStdout,
     task::JoinHandle,
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 
 use crate::{
     Error,
-    address::HostPort,
+    address::{Address, HostPort},
     metrics::Metrics,
     output::{self, Progress},
     relay::{Limits, Relay, Reservation},
     stop::{Phase, Stop},
 };
-use enclave::Enclave;
 pub use enclave::{EnclaveOptions, Tee};
 pub use events::MAX_LINE_BYTES;
 use events::{Entry, Event, EventLog};
+pub use guest::GuestOptions;
+use guest::{Guest, Started};
 
 /// How long an enclave that closed its event log before it was ready gets to end by itself.
 const SILENT_FOR: Duration = Duration::from_secs(5);
 
+/// How long a VM that ended rests before it is started again; doubled each time that it ends before it is ready.
+const FIRST_REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(60);
+
 /// What to start, and where to serve it.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// The enclave program.
-    pub program: PathBuf,
-    /// What it is told.
-    pub enclave: EnclaveOptions,
+    /// The enclave.
+    pub guest: GuestOptions,
     /// Where clients connect.
     pub listen: HostPort,
     /// What the relay spends on them.
@@ -45,24 +50,24 @@ pub struct RunOptions {
     pub log_events: bool,
 }
 
-/// Runs an enclave until `stop` says to drain, or until it ends by itself, which is an error.
+/// Runs an enclave until `stop` says to drain, or until it ends by itself, which is an error. A VM that has served is started again
+/// instead.
 ///
 /// # Errors
 ///
 /// When it cannot be started, or ends.
 pub async fn run(options: &RunOptions, metrics: Arc<Metrics>, stop: Stop) -> Result<(), Error> {
     // What can be known to fail is found out before an enclave spends minutes on loading a model.
-    let model = &options.enclave.model;
-    File::open(model).map_err(|source| Error::ModelUnreadable { path: model.clone(), source })?;
+    options.guest.check()?;
     let reservation = Reservation::new(&options.listen).await?;
     let address = reservation.address();
-    let (mut enclave, log) = Enclave::start(&options.program, &options.enclave)?;
-
+    let started = options.guest.start(None).await?;
     let mut host = Host {
         options,
         metrics,
         stop,
-        log: EventLog::new(log),
+        log: EventLog::new(started.log, options.guest.source()),
+        upstream: started.upstream,
         reservation: Some(reservation),
         address,
         relay: None,
@@ -71,19 +76,9 @@ pub async fn run(options: &RunOptions, metrics: Arc<Metrics>, stop: Stop) -> Res
         log_ended: None,
         progress: Progress::on_stderr(),
     };
-    let ended = host.watch(&mut enclave).await;
-    host.progress.finish();
-    match ended {
-        Ok(()) => {
-            host.shut_down(&mut enclave).await;
-            Ok(())
-        }
-        Err(error) => {
-            host.abort_relay();
-            enclave.kill().await;
-            Err(error)
-        }
-    }
+    let ended = host.supervise(started.guest).await;
+    host.abort_relay();
+    ended
 }
 
 /// The host of one enclave.
@@ -92,6 +87,8 @@ struct Host<'a> {
     metrics: Arc<Metrics>,
     stop: Stop,
     log: EventLog<ChildStdout>,
+    /// Where a VM serves; a process says where it does.
+    upstream: Option<Address>,
     /// Taken from the start, so that a conflict shows early; opened when there is something to relay to.
     reservation: Option<Reservation>,
     address: SocketAddr,
@@ -106,8 +103,50 @@ struct Host<'a> {
 }
 
 impl Host<'_> {
+    /// Follows the enclave until the end, and starts it again as long as that makes sense.
+    async fn supervise(&mut self, mut guest: Guest) -> Result<(), Error> {
+        let mut rest = FIRST_REST;
+        loop {
+            let ended = self.watch(&mut guest).await;
+            self.progress.finish();
+            let Err(mut error) = ended else {
+                self.shut_down(&mut guest).await;
+                return Ok(());
+            };
+            guest.kill().await;
+            drop(guest);
+            if self.serves {
+                rest = FIRST_REST;
+            }
+            self.metrics.enclave_ready(false);
+            // One that has never served will not serve the next time.
+            if !self.announced || !self.options.guest.can_start_again() {
+                return Err(error);
+            }
+            guest = loop {
+                output::note(&format_args!("{error}; starting it again in {} s", rest.as_secs()));
+                tokio::select! {
+                    () = sleep(rest) => {}
+                    () = self.stop.reached(Phase::Drain) => return Ok(()),
+                }
+                rest = (rest * 2).min(LONGEST_REST);
+                match self.options.guest.start(self.upstream.as_ref()).await {
+                    Ok(started) => break self.begin_again(started),
+                    Err(failed) => error = failed,
+                }
+            };
+        }
+    }
+
+    fn begin_again(&mut self, started: Started) -> Guest {
+        self.log = EventLog::new(started.log, self.options.guest.source());
+        self.serves = false;
+        self.log_ended = None;
+        started.guest
+    }
+
     /// Follows the enclave. Returns when asked to stop.
-    async fn watch(&mut self, enclave: &mut Enclave) -> Result<(), Error> {
+    async fn watch(&mut self, enclave: &mut Guest) -> Result<(), Error> {
         loop {
             // In this order: a last event before the end of the process is read before the end is noticed.
             tokio::select! {
@@ -148,19 +187,25 @@ impl Host<'_> {
     }
 
     /// A second `listening` changes nothing: the enclave may not redirect its clients.
-    fn start_relay(&mut self, enclave: SocketAddr) -> Result<(), Error> {
+    fn start_relay(&mut self, enclave: Option<SocketAddr>) -> Result<(), Error> {
+        let Some(upstream) = enclave.map(Address::from).or_else(|| self.upstream.clone()) else {
+            return Ok(());
+        };
         if let Some(reservation) = self.reservation.take() {
-            let relay = Relay::new(vec![enclave.into()], self.options.limits, Arc::clone(&self.metrics))?;
+            let relay = Relay::new(vec![upstream], self.options.limits, Arc::clone(&self.metrics))?;
             self.relay = Some(tokio::spawn(relay.serve(reservation.listen()?, self.stop.clone())));
         }
         Ok(())
     }
 
     fn announce(&mut self) {
-        if self.serves && self.relay.is_some() && !self.announced {
+        if !self.serves || self.relay.is_none() {
+            return;
+        }
+        self.metrics.enclave_ready(true);
+        if !self.announced {
             self.announced = true;
             self.progress.finish();
-            self.metrics.enclave_ready();
             output::announce_ready(self.address);
         }
     }
@@ -175,7 +220,7 @@ impl Host<'_> {
     }
 
     /// Asks the enclave to end, lets connections drain, and kills what is left at the deadline or at a second request.
-    async fn shut_down(&mut self, enclave: &mut Enclave) {
+    async fn shut_down(&mut self, enclave: &mut Guest) {
         self.reservation = None;
         enclave.terminate();
         let deadline = Instant::now() + self.options.limits.drain_timeout;

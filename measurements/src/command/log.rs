@@ -12,7 +12,7 @@ use cocoon_measurements::log::witness::cosign;
 use cocoon_measurements::log::{Log as Reader, Writer, public_key};
 use cocoon_measurements::release::{read_bundle, write_bundle};
 
-use super::{target, time};
+use super::common::{target, time};
 
 /// Which part of the command line.
 #[derive(Debug, Subcommand)]

@@ -8,105 +8,50 @@ macro_rules! say {
     }};
 }
 
+mod accept;
+mod build;
+mod common;
+pub(crate) mod explain;
+pub(crate) mod image;
 pub(crate) mod log;
+pub(crate) mod predict;
 pub(crate) mod rebuild;
 pub(crate) mod release;
+mod verify;
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::process::ExitCode;
 
-use anyhow::anyhow;
-use cocoon_attestation::UnixTime;
-use cocoon_attestation::policy::Quorum;
-use cocoon_attestation::release::PublicKey;
-use cocoon_attestation::result::{Factor, Status};
-use cocoon_measurements::log::LogError;
-use cocoon_measurements::release::{ReleaseError, Sources};
+/// What a command that could tell says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Good,
+    Bad,
+}
 
-/// Whether an error says that something was there and was refused.
+impl From<Verdict> for ExitCode {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Good => Self::SUCCESS,
+            Verdict::Bad => Self::from(1),
+        }
+    }
+}
+
+/// Whether an error says that an input was there and was refused.
 pub(crate) fn is_rejection(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<LogError>().is_some_and(LogError::is_rejection)
-        || error.downcast_ref::<ReleaseError>().is_some_and(ReleaseError::is_rejection)
+    use cocoon_measurements::{image, log, predict, release};
+    error.downcast_ref::<image::Error>().is_some_and(image::Error::is_rejection)
+        || error.downcast_ref::<predict::Error>().is_some_and(predict::Error::is_rejection)
+        || error.downcast_ref::<log::LogError>().is_some_and(log::LogError::is_rejection)
+        || error.downcast_ref::<release::ReleaseError>().is_some_and(release::ReleaseError::is_rejection)
+        || error.downcast_ref::<cocoon_attestation::Error>().is_some()
 }
 
-/// The time that was given, or now.
-fn time(at: Option<UnixTime>) -> UnixTime {
-    #[expect(clippy::disallowed_methods, reason = "where the commands read the clock; --at replaces it")]
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    at.unwrap_or_else(|| UnixTime(now()))
-}
-
-/// As many as the threshold says of these keys, by their digits; without a threshold all of them.
-fn quorum(keys: &[PublicKey], threshold: Option<usize>) -> anyhow::Result<Quorum> {
-    let by_digits = |key: &PublicKey| {
-        let digits = key.to_string();
-        (digits.clone(), *key)
-    };
-    let keys: BTreeMap<_, _> = keys.iter().map(by_digits).collect();
-    Quorum::new(threshold.unwrap_or(keys.len()), keys).map_err(|why| anyhow!("{why}"))
-}
-
-/// Prints factors and fails if one of them does.
-fn report(factors: &[Factor], json: bool) -> anyhow::Result<()> {
-    if json {
-        say!("{:#}", serde_json::json!({ "factors": factors }));
-    } else {
-        factors.iter().for_each(print);
-    }
-    let failed: Vec<_> = factors.iter().filter(|f| f.status == Status::Fail).map(|f| f.name).collect();
-    if failed.is_empty() {
-        return Ok(());
-    }
-    let refused = format!("the release is not accepted: {}", failed.join(", "));
-    Err(ReleaseError::Refused(refused).into())
-}
-
-fn print(factor: &Factor) {
-    let status = match factor.status {
-        Status::Pass => "pass",
-        Status::Fail => "FAIL",
-        Status::Unchecked => "unchecked",
-    };
-    say!("{status:<9} {:<18} {}", factor.name, factor.got.as_deref().unwrap_or_default());
-    let more = |label: &str, text: &Option<String>| {
-        if let Some(text) = text {
-            say!("{:<28} {label}{text}", "");
-        }
-    };
-    more("wanted: ", &factor.want.clone().filter(|_| factor.status == Status::Fail));
-    more("", &factor.help.clone().filter(|_| factor.status != Status::Pass));
-}
-
-/// What a release is made of, for commands that make it again.
-#[derive(Debug, clap::Args)]
-pub(crate) struct SourceArgs {
-    /// Folder of the image, as `cocoon-measure image build` writes it
-    #[arg(long, value_name = "DIR")]
-    image: std::path::PathBuf,
-    /// Lock file of the image's inputs
-    #[arg(long, value_name = "FILE")]
-    lock: std::path::PathBuf,
-    /// Cargo.lock, for the list of components
-    #[arg(long, value_name = "FILE")]
-    cargo_lock: Option<std::path::PathBuf>,
-    /// Reference values, JSON: `{"snp": [{"vcpus", "vcpu_type", "measurement"}], "tdx": [{"mr_td", "rtmr1", "rtmr2", "shapes"}]}`
-    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
-    reference: Vec<std::path::PathBuf>,
-}
-
-impl SourceArgs {
-    fn sources(&self) -> Sources {
-        Sources {
-            image: self.image.clone(),
-            lock: self.lock.clone(),
-            cargo_lock: self.cargo_lock.clone(),
-            references: self.reference.clone(),
-        }
-    }
-}
-
-/// Where a changed bundle goes.
-fn target<'a>(file: &'a Path, out: &'a Option<std::path::PathBuf>) -> &'a Path {
-    out.as_deref().unwrap_or(file)
+/// A number in hexadecimal, with or without `0x`.
+pub(crate) fn hexadecimal(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    // `from_str_radix` takes a sign.
+    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let value = plain.then(|| u64::from_str_radix(digits, 16).ok()).flatten();
+    value.ok_or_else(|| format!("{text:?} is no hexadecimal number of 64 bits; expected one as 0x30000"))
 }

@@ -10,7 +10,7 @@ use cocoon_measurements::key::SigningKey;
 use cocoon_measurements::log::public_key;
 use cocoon_measurements::release::{ReleaseError, read_bundle, write_bundle};
 
-use super::{SourceArgs, quorum, report, target, time};
+use super::common::{SourceArgs, quorum, report, target, time};
 
 /// Which part of the command line.
 #[derive(Debug, Subcommand)]

@@ -12,7 +12,7 @@ use cocoon_measurements::log::public_key;
 use cocoon_measurements::release::{Identity, ReleaseError, read_bundle, write_bundle};
 use serde_json::json;
 
-use super::{SourceArgs, quorum, report, target, time};
+use super::common::{SourceArgs, quorum, report, target, time};
 
 /// Which part of the command line.
 #[derive(Debug, Subcommand)]

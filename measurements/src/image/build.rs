@@ -1,21 +1,44 @@
 //! From locked packages and the enclave program to an image directory.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use cocoon_attestation::Digest;
-
+use super::compile::{self, Recipe};
 use super::lock::Lock;
+use super::manifest::{Content, FORMAT, Input, Manifest, Profile};
 use super::newc::Initramfs;
 use super::store::Store;
+use super::toolchain::{self, Toolchain};
 use super::{Error, deb, modules};
 
 /// The measured command line; `docs/image.md` says why each word is there.
 pub const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=1 panic=-1 oops=panic rdinit=/init \
-     lockdown=confidentiality module.sig_enforce=1 ipv6.disable=1 \
-     mitigations=auto init_on_alloc=1 init_on_free=1 slab_nomerge randomize_kstack_offset=on vsyscall=none \
-     debugfs=off kfence.sample_interval=0 random.trust_cpu=on random.trust_bootloader=off \
-     swiotlb=any";
+     lockdown=confidentiality module.sig_enforce=1 sysctl.kernel.sysrq=0 debugfs=off \
+     random.trust_bootloader=off ipv6.disable=1 vsyscall=none \
+     init_on_alloc=1 init_on_free=1 slab_nomerge page_alloc.shuffle=1 randomize_kstack_offset=on mitigations=auto";
+
+/// What a simulated image has behind it.
+const SIMULATED: &str = " cocoon.tee=sim";
+
+/// What has an influence on `/init` and is in no lock file.
+const NOT_LOCKED: [&str; 2] = [
+    "headers of the C library, through which the C files of ring are compiled",
+    "settings of cargo outside the source tree and its environment (config.toml in CARGO_HOME and above the source)",
+];
+
+/// What to build, and from what.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// Packages and tools.
+    pub lock: &'a Lock,
+    /// Where packages come from.
+    pub store: &'a Store,
+    /// How the program is compiled.
+    pub recipe: &'a Recipe,
+    /// Whether a toolchain that is not locked will do: for development.
+    pub any_toolchain: bool,
+}
 
 /// What one file of an image is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,41 +52,93 @@ pub struct Part {
 /// A whole image.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// Its files.
+    /// Its files, but the manifest.
     pub parts: Vec<Part>,
-    /// Paths and sizes of what is in the initramfs.
-    pub initramfs: Vec<(String, usize)>,
+    /// `manifest.json`.
+    pub manifest: Manifest,
 }
 
-/// Puts an image together: packages of `lock` from `store`, and `enclave`, the program.
-///
-/// # Errors
-/// [`Error`]: a package is missing, not the locked one, or lacks what the recipe takes from it.
-pub fn build(lock: &Lock, store: &Store, enclave: Vec<u8>) -> Result<Image, Error> {
-    let kernel = lock.package("linux-image-")?;
-    let files = deb::extract(kernel.file(), &store.read(kernel)?, |path| {
-        path.starts_with("boot/vmlinuz-") || path.ends_with(".ko.xz")
-    })?;
-    let vmlinuz = only(kernel.file(), &files, |path| path.starts_with("boot/vmlinuz-"))?;
-    let initramfs = initramfs(enclave, &modules::resolve(&files)?);
-    let initrd = initramfs.encode().ok_or_else(|| Error::package("initrd", "a file of 4 GiB or more"))?;
-    let firmware = |name: &str, file: &str| {
-        let package = lock.package(name)?;
-        let files = deb::extract(package.file(), &store.read(package)?, |path| path == file)?;
-        only(package.file(), &files, |path| path == file)
-    };
-    let part = |path, content| Part { path, content };
-    let contents = initramfs.files().map(|(path, content)| (path.to_owned(), content.len())).collect();
-    Ok(Image {
-        parts: vec![
-            part("vmlinuz", vmlinuz),
+impl Order<'_> {
+    /// Builds.
+    ///
+    /// # Errors
+    /// [`Error`]: a package or tool is missing, not the locked one, or lacks what the recipe takes from it.
+    pub fn build(&self) -> Result<Image, Error> {
+        // What can be refused is refused before minutes are spent on compiling.
+        let toolchain = Toolchain::installed()?;
+        let tools = toolchain::compare(toolchain.tools()?, self.lock, self.any_toolchain)?;
+        let packaged = self.packaged()?;
+        let enclave = self.recipe.compile(&toolchain)?;
+        let command_line = format!("{COMMAND_LINE}{}", if self.recipe.simulated { SIMULATED } else { "" });
+        let config = describe(&enclave, &command_line)?;
+        let initramfs = initramfs(enclave, &packaged.modules);
+        let initrd = initramfs.encode().ok_or_else(|| Error::package("initrd", "a file of 4 GiB or more"))?;
+        let part = |path, content| Part { path, content };
+        let parts = vec![
+            part("vmlinuz", packaged.vmlinuz),
             part("initrd", initrd),
-            part("cmdline", COMMAND_LINE.as_bytes().to_vec()),
-            part("snp/OVMF.amdsev.fd", firmware("ovmf-amdsev", "usr/share/ovmf/OVMF.amdsev.fd")?),
-            part("tdx/OVMF.fd", firmware("ovmf", "usr/share/ovmf/OVMF.fd")?),
-        ],
-        initramfs: contents,
-    })
+            part("cmdline", command_line.into_bytes()),
+            part("snp/OVMF.amdsev.fd", packaged.snp_firmware),
+            part("tdx/OVMF.fd", packaged.tdx_firmware),
+        ];
+        let input = |package: &super::lock::Package| Input {
+            name: package.name.clone(),
+            version: package.version.clone(),
+            sha256: package.sha256,
+        };
+        let manifest = Manifest {
+            format: FORMAT.to_owned(),
+            profile: Profile::Cpu,
+            simulated: self.recipe.simulated,
+            parts: parts.iter().map(|part| (part.path.to_owned(), Content::of(&part.content))).collect(),
+            initrd: initramfs.entries(),
+            config,
+            inputs: self.lock.packages.iter().map(input).collect(),
+            lock: self.lock.digest,
+            toolchain: tools,
+            not_locked: NOT_LOCKED.map(str::to_owned).into(),
+        };
+        Ok(Image { parts, manifest })
+    }
+
+    fn packaged(&self) -> Result<Packaged, Error> {
+        let kernel = self.lock.package("linux-image-")?;
+        let files = deb::extract(kernel.file(), &self.store.read(kernel)?, |path| {
+            path.starts_with("boot/vmlinuz-") || path.ends_with(".ko.xz")
+        })?;
+        let firmware = |name: &str, file: &str| {
+            let package = self.lock.package(name)?;
+            let files = deb::extract(package.file(), &self.store.read(package)?, |path| path == file)?;
+            only(package.file(), &files, |path| path == file)
+        };
+        Ok(Packaged {
+            vmlinuz: only(kernel.file(), &files, |path| path.starts_with("boot/vmlinuz-"))?,
+            modules: modules::resolve(&files)?,
+            snp_firmware: firmware("ovmf-amdsev", "usr/share/ovmf/OVMF.amdsev.fd")?,
+            tdx_firmware: firmware("ovmf", "usr/share/ovmf/OVMF.fd")?,
+        })
+    }
+}
+
+/// What packages give.
+struct Packaged {
+    vmlinuz: Vec<u8>,
+    modules: Vec<modules::Module>,
+    snp_firmware: Vec<u8>,
+    tdx_firmware: Vec<u8>,
+}
+
+/// The program says what its configuration is; it must be a file for that.
+fn describe(enclave: &[u8], command_line: &str) -> Result<cocoon_attestation::Digest, Error> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Io { what: "write", path, source }
+    };
+    let folder = tempfile::tempdir().map_err(at(&std::env::temp_dir()))?;
+    let path = folder.path().join("cocoon-enclave");
+    std::fs::write(&path, enclave).map_err(at(&path))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).map_err(at(&path))?;
+    compile::config_digest(&path, command_line)
 }
 
 fn only(
@@ -83,7 +158,7 @@ fn initramfs(enclave: Vec<u8>, modules: &[modules::Module]) -> Initramfs {
     let mut out = Initramfs::new();
     out.file("init", 0o555, enclave);
     out.device("dev/console", 0o600, (5, 1));
-    for folder in ["proc", "sys"] {
+    for folder in ["proc", "run", "sys"] {
         out.folder(folder, 0o555);
     }
     let order: Vec<_> = modules.iter().map(|module| format!("{}\n", module.name)).collect();
@@ -104,22 +179,17 @@ impl Image {
             let path = path.to_owned();
             move |source| Error::Io { what: "write", path, source }
         };
+        std::fs::create_dir_all(folder.parent().unwrap_or(folder)).map_err(at(folder))?;
         std::fs::create_dir(folder).map_err(at(folder))?;
-        for part in &self.parts {
-            let path = folder.join(part.path);
+        let manifest = serde_json::to_string_pretty(&self.manifest).map_err(|e| at(folder)(e.into()))?;
+        let parts = self.parts.iter().map(|part| (part.path, part.content.as_slice()));
+        for (name, content) in parts.chain([("manifest.json", format!("{manifest}\n").as_bytes())]) {
+            let path = folder.join(name);
             if let Some(above) = path.parent() {
                 std::fs::create_dir_all(above).map_err(at(above))?;
             }
-            std::fs::write(&path, &part.content).map_err(at(&path))?;
+            std::fs::write(&path, content).map_err(at(&path))?;
         }
         Ok(())
-    }
-}
-
-impl Part {
-    /// SHA-256 of the content.
-    #[must_use]
-    pub fn digest(&self) -> Digest {
-        Digest::of(&self.content)
     }
 }

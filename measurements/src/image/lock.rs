@@ -1,4 +1,4 @@
-//! `inputs.lock`: every package that an image is made of.
+//! `inputs.lock`: every package that an image is made of, and every tool that makes its program.
 
 use std::path::Path;
 
@@ -20,6 +20,36 @@ pub struct Lock {
     /// In the order of the file.
     #[serde(rename = "package")]
     pub packages: Vec<Package>,
+    /// Programs and archives of the toolchain.
+    #[serde(rename = "tool", default)]
+    pub tools: Vec<LockedTool>,
+    /// SHA-256 of the whole text.
+    #[serde(skip, default = "no_digest")]
+    pub digest: Digest,
+}
+
+fn no_digest() -> Digest {
+    Digest([0; 32])
+}
+
+/// One program or archive of the toolchain.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedTool {
+    /// What it is: `rustc`, `cc1`, `libc.a`.
+    pub name: String,
+    /// Where it comes from, with the version, as it says itself.
+    pub package: String,
+    /// SHA-256 of the file, or of a list of files as [`super::toolchain`] makes it.
+    pub sha256: Digest,
+}
+
+impl std::fmt::Display for LockedTool {
+    /// As the lock file has it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, package, sha256 } = self;
+        writeln!(f, "[[tool]]\nname = {name:?}\npackage = {package:?}\nsha256 = \"{sha256}\"")
+    }
 }
 
 /// One package.
@@ -70,10 +100,11 @@ impl Lock {
         if text.len() > MAX_LEN {
             return Err(wrong(format!("{} bytes, at most {MAX_LEN} are allowed", text.len())));
         }
-        let lock: Self = toml::from_str(text).map_err(|e| wrong(e.message().replace('\n', ", ")))?;
+        let mut lock: Self = toml::from_str(text).map_err(|e| wrong(e.message().replace('\n', ", ")))?;
         if lock.version != 1 {
             return Err(wrong(format!("version {} is unknown, expected 1", lock.version)));
         }
+        lock.digest = Digest::of(text.as_bytes());
         for (index, package) in lock.packages.iter().enumerate() {
             package.check().map_err(wrong)?;
             if lock.packages.iter().skip(index + 1).any(|other| other.name == package.name) {
@@ -81,6 +112,11 @@ impl Lock {
             }
         }
         Ok(lock)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn empty() -> Self {
+        Self { version: 1, packages: Vec::new(), tools: Vec::new(), digest: no_digest() }
     }
 
     /// The package whose name starts with `prefix`, or is it: a kernel's name has its version in it.

@@ -32,6 +32,8 @@ pub struct Manifest {
     pub parts: BTreeMap<String, Content>,
     /// What is in `initrd`, in its order.
     pub initrd: Vec<Entry>,
+    /// Digest of the configuration in the command line: claim 12 of S.
+    pub config: Digest,
     /// Packages that parts were taken from.
     pub inputs: Vec<Input>,
     /// SHA-256 of the lock file that names them.

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use super::manifest::{Content, Entry};
+
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Node {
@@ -63,6 +65,20 @@ impl Initramfs {
             let above = path.split_at(end).0;
             self.0.entry(above.to_owned()).or_insert(Node::Folder { mode: 0o555 });
         }
+    }
+
+    /// What is in it, for the manifest.
+    #[must_use]
+    pub fn entries(&self) -> Vec<Entry> {
+        let entry = |(path, node): (&String, &Node)| {
+            let (mode, content) = match node {
+                Node::Folder { mode } => (FOLDER | mode, None),
+                Node::File { mode, content } => (FILE | mode, Some(Content::of(content))),
+                Node::Device { mode, .. } => (CHARACTER_DEVICE | mode, None),
+            };
+            Entry { path: path.clone(), mode: format!("{mode:07o}"), content }
+        };
+        self.0.iter().map(entry).collect()
     }
 
     /// Paths and contents of the files.

@@ -3,23 +3,37 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cocoon_attestation::Digest;
 
 use super::Error;
 use super::lock::Package;
 
-/// Folders with packages, asked in their order.
+/// How long a mirror may take for one package; the largest has 35 MB.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// Folders with packages, and mirrors for what none of them has; each asked in their order.
 #[derive(Clone, Debug)]
 pub struct Store {
     folders: Vec<PathBuf>,
+    mirrors: Vec<String>,
+    /// Where what came from a mirror is kept.
+    cache: Option<PathBuf>,
 }
 
 impl Store {
     /// A store of these folders.
     #[must_use]
     pub fn new(folders: Vec<PathBuf>) -> Self {
-        Self { folders }
+        Self { folders, mirrors: Vec::new(), cache: None }
+    }
+
+    /// With mirrors or snapshot archives, by the URL of their root, and a folder that keeps what came from them.
+    #[must_use]
+    pub fn with_mirrors(mut self, mirrors: Vec<String>, cache: PathBuf) -> Self {
+        self.folders.push(cache.clone());
+        Self { mirrors, cache: Some(cache), ..self }
     }
 
     /// The bytes of `package`, which are those that are locked.
@@ -36,13 +50,46 @@ impl Store {
                 Err(source) => return Err(Error::Io { what: "read", path, source }),
             }
         }
-        let folders: Vec<_> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
-        let looked = if folders.is_empty() { "no folder was given".to_owned() } else { folders.join(", ") };
+        let mut looked: Vec<_> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
+        for mirror in &self.mirrors {
+            let url = format!("{}/{}", mirror.trim_end_matches('/'), package.path);
+            match fetch(&url, package.size) {
+                Ok(bytes) => return self.keep(package, checked(package, Path::new(&url), bytes.as_slice())?),
+                Err(why) => looked.push(format!("{url}: {why}")),
+            }
+        }
+        let looked = if looked.is_empty() {
+            "no folder and no mirror was given".to_owned()
+        } else {
+            looked.join(", ")
+        };
         Err(Error::Missing { file: package.file().to_owned(), looked })
+    }
+
+    /// Keeps what was fetched for the next time.
+    fn keep(&self, package: &Package, bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
+        if let Some(cache) = &self.cache {
+            let at = |source| Error::Io { what: "write", path: cache.clone(), source };
+            std::fs::create_dir_all(cache).map_err(at)?;
+            let new = cache.join(format!("{}.new", package.file()));
+            std::fs::write(&new, &bytes).map_err(at)?;
+            std::fs::rename(&new, cache.join(package.file())).map_err(at)?;
+        }
+        Ok(bytes)
     }
 }
 
-fn checked(package: &Package, path: &Path, file: File) -> Result<Vec<u8>, Error> {
+/// What is there, up to one byte more than `size`. Nobody has to trust the mirror or the way to it: the digest is locked.
+pub(crate) fn fetch(url: &str, size: u64) -> Result<Vec<u8>, String> {
+    let agent = ureq::Agent::config_builder().timeout_global(Some(DEADLINE)).build().new_agent();
+    let mut response = agent.get(url).call().map_err(|e| e.to_string())?;
+    let mut bytes = Vec::new();
+    let body = response.body_mut().as_reader().take(size.saturating_add(1)).read_to_end(&mut bytes);
+    body.map_err(|e| e.to_string())?;
+    Ok(bytes)
+}
+
+fn checked(package: &Package, path: &Path, file: impl Read) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     // One byte more than it may have tells that there are more.
     let read = file.take(package.size.saturating_add(1)).read_to_end(&mut bytes);
@@ -79,7 +126,11 @@ mod tests {
         let refused = || store.read(&package).unwrap_err().to_string();
         assert!(refused().contains("p_1.deb is nowhere to be found"));
         assert!(
-            Store::new(Vec::new()).read(&package).unwrap_err().to_string().contains("no folder was given")
+            Store::new(Vec::new())
+                .read(&package)
+                .unwrap_err()
+                .to_string()
+                .contains("no folder and no mirror was given")
         );
         let write = |content: &[u8]| std::fs::write(full.path().join("p_1.deb"), content).unwrap();
         write(b"good");

@@ -54,6 +54,8 @@ fn seeds() -> Vec<Vec<u8>> {
         "docs/examples/policy.toml",
         "attestation/src/snp/roots/ark_genoa.der",
         "attestation/src/snp/roots/ask_turin.der",
+        "tests/vectors/launch.fd",
+        "tests/vectors/launch.efi",
     ] {
         seeds.push(std::fs::read(repository().join(file)).unwrap());
     }
@@ -67,6 +69,7 @@ fn seeds() -> Vec<Vec<u8>> {
     (report[0], report[0x34]) = (3, 1);
     seeds.extend([report, Vec::new()]);
     seeds.extend(releases());
+    seeds.extend(image());
     seeds.extend(processor());
     seeds.extend(corpus());
     seeds
@@ -79,6 +82,22 @@ fn releases() -> Vec<Vec<u8>> {
     let texts =
         [proof.note.to_string(), proof.checkpoint().text(), cocoon_attestation::policy::init_released(0)];
     [vec![bundle.encode(), bundle.manifest.encode()], texts.map(String::into_bytes).into()].concat()
+}
+
+/// An initramfs and a manifest.
+fn image() -> Vec<Vec<u8>> {
+    let mut initramfs = cocoon_measurements::image::newc::Initramfs::new();
+    initramfs.file("init", 0o555, b"#!".to_vec());
+    initramfs.device("dev/console", 0o600, (5, 1));
+    let entry = r#"{"path":"init","mode":"0100555","content":{"size":2,"sha256":"SHA"}}"#;
+    let tool = r#"{"name":"rustc","package":"p 1","sha256":"SHA","locked":true}"#;
+    let manifest = format!(
+        r#"{{"format":"cocoon-image/1","profile":"cpu","simulated":false,"parts":{{"initrd":{{"size":1,"sha256":"SHA"}}}},
+           "initrd":[{entry}],"config":"SHA","inputs":[],"lock":"SHA","toolchain":[{tool}],"not_locked":["x"]}}"#
+    );
+    let manifest = manifest.replace("SHA", &"ab".repeat(32)).into_bytes();
+    assert!(serde_json::from_slice::<cocoon_measurements::image::manifest::Manifest>(&manifest).is_ok());
+    vec![initramfs.encode().unwrap(), manifest, format!("rtmr1={}", "ab".repeat(48)).into_bytes()]
 }
 
 /// What a processor of the factory says, and what is stapled for it.

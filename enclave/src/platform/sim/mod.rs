@@ -4,6 +4,9 @@
 //! disk can sign anything, so a client accepts it only if its policy names this very root as `insecure_simulated`.
 
 mod ca;
+pub mod launch;
+pub mod processor;
+mod remote;
 mod report;
 mod start;
 mod state;
@@ -19,8 +22,9 @@ use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
 use super::{Attester, NoReport, PlatformEvidence};
 use crate::attest::ReportData;
 
-pub use start::Announcement;
+pub use remote::{PORT_NAME, RemoteProcessor};
 pub(super) use start::start;
+pub use start::{Announcement, state_dir};
 pub use state::{SimError, SimState};
 
 /// How long a real AMD-SP takes for a report; the simulated one takes as long, so that batching is what it is in production.
@@ -31,6 +35,7 @@ pub struct SimAttester {
     key: EcdsaKeyPair,
     chip_id: [u8; 64],
     measurement: Measurement,
+    host_data: [u8; 32],
     endorsements: Vec<Endorsement>,
     report_time: Duration,
 }
@@ -47,7 +52,19 @@ impl SimAttester {
     /// # Errors
     /// When the state cannot be used or the executable cannot be read.
     pub fn launch(state: &SimState, executable: &Path, report_time: Duration) -> Result<Self, SimError> {
-        let measurement = measure(executable)?;
+        Self::launched(state, measure(executable)?, [0; 32], report_time)
+    }
+
+    /// A processor with the keys of `state`, in which something with this launch digest and HOST_DATA was launched.
+    ///
+    /// # Errors
+    /// When the state cannot be used.
+    pub fn launched(
+        state: &SimState,
+        measurement: Measurement,
+        host_data: [u8; 32],
+        report_time: Duration,
+    ) -> Result<Self, SimError> {
         let key = EcdsaKeyPair::from_pkcs8(
             &ECDSA_P384_SHA384_FIXED_SIGNING,
             state.vcek_key(),
@@ -58,7 +75,7 @@ impl SimAttester {
             |der: &[u8]| Endorsement { kind: EndorsementKind::AmdCertificate, bytes: der.to_vec() };
         let crl = Endorsement { kind: EndorsementKind::AmdCrl, bytes: state.crl().to_vec() };
         let endorsements = vec![certificate(state.vcek()), certificate(state.ask()), crl];
-        Ok(Self { key, chip_id: state.chip_id(), measurement, endorsements, report_time })
+        Ok(Self { key, chip_id: state.chip_id(), measurement, host_data, endorsements, report_time })
     }
 
     /// The launch measurement that reports carry.
@@ -68,11 +85,22 @@ impl SimAttester {
     }
 }
 
+impl SimAttester {
+    /// Signs, for whoever asks: hardware does not know better either.
+    fn sign(&self, report_data: [u8; 64]) -> Result<Vec<u8>, NoReport> {
+        std::thread::sleep(self.report_time);
+        let launched = report::Launched {
+            chip_id: self.chip_id,
+            measurement: self.measurement,
+            host_data: self.host_data,
+        };
+        report::signed(&self.key, launched, report_data).ok_or(NoReport)
+    }
+}
+
 impl Attester for SimAttester {
     fn attest(&self, data: &ReportData) -> Result<PlatformEvidence, NoReport> {
-        std::thread::sleep(self.report_time);
-        let bytes =
-            report::signed(&self.key, self.chip_id, self.measurement, *data.bytes()).ok_or(NoReport)?;
+        let bytes = self.sign(*data.bytes())?;
         let item = EvidenceItem { media_type: SNP_REPORT_MEDIA_TYPE.to_owned(), bytes };
         Ok(PlatformEvidence { item, endorsements: self.endorsements.clone() })
     }

@@ -26,12 +26,14 @@ const SIGNED_LEN: usize = 0x2a0;
 const SCALAR_LEN: usize = 48;
 const SCALAR_ROOM: usize = 72;
 
-pub(super) fn signed(
-    key: &EcdsaKeyPair,
-    chip_id: [u8; 64],
-    measurement: Measurement,
-    report_data: [u8; 64],
-) -> Option<Vec<u8>> {
+/// What was launched, and where.
+pub(super) struct Launched {
+    pub(super) chip_id: [u8; 64],
+    pub(super) measurement: Measurement,
+    pub(super) host_data: [u8; 32],
+}
+
+pub(super) fn signed(key: &EcdsaKeyPair, launched: Launched, report_data: [u8; 64]) -> Option<Vec<u8>> {
     let [bootloader, tee, snp, microcode] = TCB;
     let tcb = TcbVersion::new(None, bootloader, tee, snp, microcode);
     let report = AttestationReport {
@@ -44,11 +46,12 @@ pub(super) fn signed(
         committed_tcb: tcb,
         launch_tcb: tcb,
         report_data,
-        measurement: measurement.0,
+        measurement: launched.measurement.0,
+        host_data: launched.host_data,
         cpuid_fam_id: Some(FAMILY),
         cpuid_mod_id: Some(MODEL),
         cpuid_step: Some(STEPPING),
-        chip_id,
+        chip_id: launched.chip_id,
         ..AttestationReport::default()
     };
     let mut bytes = report.to_bytes().ok()?.to_vec();

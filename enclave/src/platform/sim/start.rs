@@ -6,7 +6,7 @@ use anyhow::Context;
 use cocoon_attestation::Measurement;
 use cocoon_attestation::policy::SimulatedPolicy;
 
-use super::{REPORT_TIME, SimAttester, SimState};
+use super::{REPORT_TIME, RemoteProcessor, SimAttester, SimState};
 use crate::Clock;
 use crate::events::{Event, EventLog};
 use crate::node::Claims;
@@ -42,7 +42,11 @@ pub(in crate::platform) fn start(
     clock: &Clock,
     events: &EventLog,
 ) -> anyhow::Result<Started> {
-    let dir = state_dir(settings)?;
+    if let Some(port) = &settings.sim_processor {
+        let processor = RemoteProcessor::open(port).context("the simulated processor")?;
+        return Ok(Started::remote(processor));
+    }
+    let dir = state_dir(settings.sim_state.as_deref())?;
     let state = SimState::open_or_create(&dir, clock(), || events.log(&Event::SimGenerating))
         .context("the simulated processor")?;
     let executable =
@@ -53,14 +57,18 @@ pub(in crate::platform) fn start(
     Ok(Started::simulated(attester, announcement))
 }
 
+/// Where a simulated processor lies: `given`, or where the XDG base directories say.
+///
+/// # Errors
+/// When there is no home directory.
 #[expect(
     clippy::disallowed_methods,
     reason = "where developers' state lies is said by the environment (XDG base directories)"
 )]
-fn state_dir(settings: &Settings) -> anyhow::Result<PathBuf> {
+pub fn state_dir(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let state = match &settings.sim_state {
-        Some(dir) => return Ok(dir.clone()),
+    let state = match given {
+        Some(dir) => return Ok(dir.to_owned()),
         None => absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state"))),
     };
     Ok(state.context("no home directory: say --sim-state DIR")?.join("cocoon/sim"))

@@ -22,7 +22,7 @@ const ANSWER: u32 = 64;
 /// When the model cannot be loaded or either engine fails.
 pub fn measure(peers: &Path) -> anyhow::Result<Vec<Row>> {
     let file = cocoon_tests::model();
-    let model = Model::load(read_model(&file, |_, _| ())?)?;
+    let model = Model::load(read_model(&file, None, |_, _| ())?)?;
     let cores = std::thread::available_parallelism()?.get();
     let mut rows = Vec::new();
     for threads in [1, 2].into_iter().filter(|threads| *threads <= cores) {
