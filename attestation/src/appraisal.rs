@@ -12,6 +12,7 @@ use self::cpu::{Cpu, Who};
 use self::gpu::Gpus;
 use crate::binding::{ChannelBinding, leaf_data, leaf_hash, report_data, root_from_path};
 use crate::policy::Policy;
+use crate::release::{self, ReleaseBundle};
 use crate::result::{AttestationResult, Factor, Rejection, Report, none_failed};
 use crate::wire::{AttestRequest, AttestResponse, EpochStatement, EvidenceSet};
 use crate::{Context, Digest, Error, Missing, SignatureCache, UnixTime, nvidia};
@@ -34,6 +35,8 @@ pub struct Evidence {
     statement: EpochStatement,
     cpu: Cpu,
     gpus: Gpus,
+    /// What vouches for the release that the statement names.
+    release: Option<ReleaseBundle>,
     channel: ChannelBinding,
     /// This session's, from which REPORT_DATA follows.
     leaf: Digest,
@@ -55,6 +58,8 @@ pub struct AuthenticEvidence<'a> {
 struct Signers {
     cpu: Who,
     gpus: Vec<nvidia::Authenticity>,
+    /// Not part of `authentic`: whose word counts for releases is the policy's.
+    release: release::Appraised,
     /// `None`: all signatures were looked at.
     budget: Option<Factor>,
 }
@@ -80,8 +85,10 @@ impl RawEvidence {
         let expected_report_data = root_from_path(leaf, response.index, response.size, &response.path)
             .zip(u32::try_from(response.size).ok())
             .map(|(root, size)| report_data(request.mode, &response.statement, root, size));
+        let release = response.release.as_deref().map(ReleaseBundle::decode).transpose()?;
         let (cpu, gpus) = devices(&response)?;
-        Ok(Evidence { cpu, gpus, leaf, channel: self.channel, request, statement, expected_report_data })
+        let channel = self.channel;
+        Ok(Evidence { cpu, gpus, release, leaf, channel, request, statement, expected_report_data })
     }
 
     /// All steps at once.
@@ -112,7 +119,9 @@ impl Evidence {
         let signatures = &signatures.for_one_appraisal();
         let ctx = Context { now, missing: Missing::Fails, signatures };
         let (cpu, gpus) = (self.cpu.authenticate(policy, ctx), self.gpus.authenticate(policy, ctx));
-        let who = Signers { cpu, gpus, budget: ctx.budget_factor() };
+        let (bundle, accepted) = (self.release.as_ref(), policy.release.as_ref());
+        let release = release::appraise(bundle, self.statement.release, accepted, ctx);
+        let who = Signers { cpu, gpus, release, budget: ctx.budget_factor() };
         if who.are_authentic() {
             return Ok(AuthenticEvidence { evidence: self, who, policy, now });
         }
@@ -123,7 +132,7 @@ impl Evidence {
     fn factors(&self, who: &Signers, policy: &Policy, now: UnixTime) -> Vec<Factor> {
         let mut factors = who.cpu.factors().to_vec();
         factors.extend(who.budget.clone());
-        factors.extend(policy::factors(self, &who.cpu, policy, now));
+        factors.extend(policy::factors(self, who, policy, now));
         let session = Some((self.request.mode, self.leaf));
         factors.extend(self.gpus.factors(&who.gpus, &self.statement, session, policy));
         factors
@@ -133,6 +142,7 @@ impl Evidence {
         let mut claims = self.cpu.claims(&who.cpu);
         claims.extend(self.gpus.claims(&who.gpus));
         claims.extend(claims::of(&self.statement));
+        claims.extend(who.release.verified().into_iter().flat_map(claims::of_release));
         Report {
             platform: self.cpu.platform(),
             product: who.cpu.product(),

@@ -18,6 +18,7 @@
 //! | [`nvidia`] | NVIDIA GPUs: SPDM measurement report, device chain, RIMs, OCSP responses |
 //! | [`x509`] | certificates, paths, revocation lists |
 //! | [`policy`] | what a relying party accepts, as TOML |
+//! | [`release`] | what was released: manifest, signatures, log proof, rebuilds |
 //! | [`appraisal`] | the pipeline above |
 //! | [`result`](mod@result) | factors and the Attestation Result |
 
@@ -34,6 +35,7 @@ mod error;
 pub mod nvidia;
 pub mod policy;
 mod reader;
+pub mod release;
 pub mod result;
 pub mod snp;
 pub mod tdx;

@@ -111,6 +111,12 @@ impl<'de> serde::Deserialize<'de> for UnixTime {
     }
 }
 
+impl serde::Serialize for UnixTime {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
 /// RFC 3339, or plain seconds for times beyond the year 9999.
 impl fmt::Display for UnixTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::events::{Event, EventLog};
 use crate::node::{Epoch, Node};
 use crate::platform::{Attester, PlatformEvidence};
+use crate::release::ReleaseFile;
 
 /// How long the first client waits for company.
 const WINDOW: Duration = Duration::from_millis(20);
@@ -107,6 +108,7 @@ pub struct AttestationService {
     jobs: mpsc::Sender<Job>,
     node_id: Digest,
     events: EventLog,
+    release: Option<Arc<ReleaseFile>>,
 }
 
 impl AttestationService {
@@ -116,7 +118,13 @@ impl AttestationService {
         let node_id = node.node_id();
         let log = events.clone();
         tokio::spawn(Worker { attester, node, events, waiting, queues: Queues::default() }.run());
-        Self { jobs, node_id, events: log }
+        Self { jobs, node_id, events: log, release: None }
+    }
+
+    /// The same, with a release that every response carries. It must be the one that S names.
+    #[must_use]
+    pub fn with_release(self, release: Option<Arc<ReleaseFile>>) -> Self {
+        Self { release, ..self }
     }
 
     /// Answers an AttestRequest that came over `session`.
@@ -133,12 +141,19 @@ impl AttestationService {
         let (reply, answer) = oneshot::channel();
         let job = Job { leaf, mode: parsed.mode, spki: binding.spki, reply };
         self.jobs.try_send(job).map_err(|_full| AttestError::NoReport)?;
-        answer.await.map_err(|_worker_gone| AttestError::NoReport)??.response(&parsed, &self.events)
+        let release = self.release.as_ref().map(|release| release.bytes().to_vec());
+        let place = answer.await.map_err(|_worker_gone| AttestError::NoReport)??;
+        place.response(&parsed, release, &self.events)
     }
 }
 
 impl Place {
-    fn response(self, request: &AttestRequest, events: &EventLog) -> Result<Vec<u8>, AttestError> {
+    fn response(
+        self,
+        request: &AttestRequest,
+        release: Option<Vec<u8>>,
+        events: &EventLog,
+    ) -> Result<Vec<u8>, AttestError> {
         let Self { batch, index } = self;
         let path = merkle_path(&batch.leaves, index).ok_or(AttestError::NoReport)?;
         let mut response = AttestResponse {
@@ -148,7 +163,7 @@ impl Place {
             size: batch.leaves.len() as u64,
             path,
             endorsements: Vec::new(),
-            release: None,
+            release,
         };
         let room = MAX_RESPONSE_LEN.saturating_sub(response.encode().len() + ENDORSEMENTS_OVERHEAD);
         let is_missing = |item: &&Endorsement| !request.held.contains(&item.digest());

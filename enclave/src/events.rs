@@ -60,6 +60,13 @@ pub enum Event {
         /// Digest of the configuration.
         config: Digest,
     },
+    /// The release was read, claim 13 of S.
+    ReleaseRead {
+        /// Digest of its manifest.
+        release: Digest,
+    },
+    /// The file of the release was replaced by one that cannot be read, is malformed or of another release: the old one stays.
+    ReleaseUnusable,
     /// Part of the model file was read.
     ModelLoading {
         /// Bytes read.
@@ -196,6 +203,8 @@ pub enum Failure {
     Gpus,
     /// The endorsements that the host gave are no bundle.
     Endorsements,
+    /// The release that the host gave is no bundle.
+    Release,
     /// Something else: no socket, no threads, no randomness.
     Other,
 }

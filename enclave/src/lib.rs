@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`platform`] | asks the hardware for evidence |
 //! | [`node`] | who this enclave is: keys, epochs, the epoch statement S |
+//! | [`release`] | which release this is, and what vouches for it |
 //! | [`attest`] | one hardware report for many clients |
 //! | [`gate`] | attestation before the first byte of HTTP |
 //! | [`server`] | listeners, limits, shutdown |
@@ -24,6 +25,7 @@ pub mod init;
 pub mod model;
 pub mod node;
 pub mod platform;
+pub mod release;
 pub mod server;
 pub mod settings;
 

@@ -23,6 +23,7 @@ use cocoon_enclave::platform::{
     Attester, DetectError, EndorsementFile, GpuAttester, LaunchedFor, Stapled, start as start_platform,
     start_gpus,
 };
+use cocoon_enclave::release::{ReleaseFile, ReleaseFileError};
 use cocoon_enclave::server::{Listener, serve};
 use cocoon_enclave::settings::Settings;
 use cocoon_enclave::{Clock, Enclave};
@@ -135,6 +136,8 @@ fn failure(error: &anyhow::Error) -> Failure {
         Failure::Gpus
     } else if error.is::<EndorsementFileError>() {
         Failure::Endorsements
+    } else if error.is::<ReleaseFileError>() {
+        Failure::Release
     } else {
         Failure::Other
     }
@@ -154,6 +157,7 @@ async fn run(
     let platform = start_platform(&settings, &clock, &events)?;
     let gpus = start_gpus(&settings)?;
     let endorsements = endorsement_file(&settings, &events)?;
+    let release = release_file(&settings, &events)?;
     let stop = stop_signal(settings.until_stdin_closes, host)?;
     let config = settings.digest()?;
     events.log(&Event::Configured { config });
@@ -161,7 +165,8 @@ async fn run(
     let Some((read, stated)) = stated_model(&settings, &model, stop.clone(), &events).await? else {
         return Ok(());
     };
-    let claims = Claims { models: vec![stated], config, release: Digest([0; 32]) };
+    let digest = release.as_ref().map_or(Digest([0; 32]), |release| release.digest());
+    let claims = Claims { models: vec![stated], config, release: digest };
     platform.announce(&settings, &claims)?;
     platform.measure(&claims, &events)?;
     let attester = Arc::new(LaunchedFor::new(platform.attester(), &claims, events.clone()));
@@ -170,7 +175,7 @@ async fn run(
         events.log(&Event::GpusReady { gpus: settings.gpus.into() });
     }
     let attester = stapled(attester, endorsements, &node, &events);
-    let attestation = AttestationService::start(attester, node.clone(), events.clone());
+    let attestation = AttestationService::start(attester, node.clone(), events.clone()).with_release(release);
     let enclave = Arc::new(Enclave { node: node.clone(), attestation, model, events });
     let served = serve_model(settings, enclave, read, stop).await;
     // A driver that hangs does not keep the process from ending.
@@ -214,6 +219,14 @@ async fn boot(claims: Claims, clock: Clock, gpus: Option<Arc<dyn GpuAttester>>) 
 fn endorsement_file(settings: &Settings, events: &EventLog) -> anyhow::Result<Option<Arc<EndorsementFile>>> {
     let open = |path: &PathBuf| EndorsementFile::open(path, events).map(Arc::new);
     Ok(settings.endorsements.as_ref().map(open).transpose()?)
+}
+
+/// The file of the release if there is one, which is looked after from now on.
+fn release_file(settings: &Settings, events: &EventLog) -> anyhow::Result<Option<Arc<ReleaseFile>>> {
+    let Some(path) = &settings.release else { return Ok(None) };
+    let file = Arc::new(ReleaseFile::open(path, events)?);
+    tokio::spawn(file.clone().keep_fresh(events.clone()));
+    Ok(Some(file))
 }
 
 /// `attester`, with the endorsements of the file if there is one, which is looked after from now on.

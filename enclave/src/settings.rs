@@ -51,6 +51,11 @@ pub struct Settings {
     #[arg(long, value_name = "FILE")]
     pub endorsements: Option<PathBuf>,
 
+    /// Release that this enclave is of: manifest, signatures, log proof (`cocoon-measure release create`). Clients get it with the
+    /// evidence. Read at start, and when it changes for a newer proof
+    #[arg(long, value_name = "FILE")]
+    pub release: Option<PathBuf>,
+
     /// vsock port of the host's quote generation service, for TDX on kernels without configfs-tsm
     #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
     pub qgs_port: u32,
@@ -180,6 +185,7 @@ mod tests {
         };
         assert_eq!(parse(&[]), parse(&["--listen", "[::]:1", "--threads", "3"]));
         assert_eq!(parse(&[]), parse(&["--endorsements", "bundle.cbor", "--qgs-port", "1"]));
+        assert_eq!(parse(&[]), parse(&["--release", "release.cbor"]));
         assert_ne!(parse(&[]), parse(&["--gpus", "1"]));
         assert_ne!(parse(&[]), parse(&["--max-waiting", "1"]));
         assert_ne!(parse(&[]), parse(&["--model-digest", &"0".repeat(64)]));

@@ -90,6 +90,10 @@ pub struct RunArgs {
     /// What the enclave staples: the file that `endorsements fetch --out` wrote. It is read again when it changes.
     #[arg(long, value_name = "FILE")]
     pub endorsements: Option<PathBuf>,
+    /// The release that the enclave is of, for its clients: the file that `cocoon-measure release create` wrote, with signatures and log
+    /// proof. It is read again when it changes.
+    #[arg(long, value_name = "FILE", conflicts_with = "vm")]
+    pub release: Option<PathBuf>,
     /// Copy the enclave's event log to stderr. It holds no content.
     #[arg(long)]
     pub log_events: bool,
@@ -223,6 +227,7 @@ impl RunArgs {
             drain_timeout: self.serve.drain_timeout.min(3600),
             policy_out: self.policy_out.clone(),
             endorsements: self.endorsements.clone(),
+            release: self.release.clone(),
         }
     }
 }

@@ -8,6 +8,8 @@
 //! | [`policy`] | the policy that accepts one image with one model |
 //! | [`id_block`] | what firmware of SEV-SNP launches nothing else than |
 //! | [`model`] | the digest of a model, as enclaves state it and policies name it |
+//! | [`release`] | what is released: parts, reference values, components |
+//! | [`log`] | the transparency log of releases, as plain files |
 //! | [`floors`] | signed TCB floors |
 //! | [`key`] | keys of signers |
 
@@ -19,6 +21,8 @@ pub mod floors;
 pub mod id_block;
 pub mod image;
 pub mod key;
+pub mod log;
 pub mod model;
 pub mod policy;
 pub mod predict;
+pub mod release;

@@ -44,6 +44,15 @@ enum Cli {
     /// Floors of security versions, as signed data for policies
     #[command(subcommand)]
     Floors(Floors),
+    /// Releases: manifests with reference values, and who vouches for them
+    #[command(subcommand)]
+    Release(command::release::Release),
+    /// Statements of independent parties that built the same
+    #[command(subcommand)]
+    Rebuild(command::rebuild::Rebuild),
+    /// The transparency log of releases (C2SP tlog-tiles), as files that any web server can serve
+    #[command(subcommand)]
+    Log(command::log::Log),
     /// Keys of signers
     #[command(subcommand)]
     Key(Key),
@@ -103,6 +112,9 @@ fn main() -> ExitCode {
         Cli::Model(Model::Digest { path, json }) => digest(&path, json).map(good),
         Cli::Floors(Floors::Sign { file, key }) => sign(&file, &key).map(good),
         Cli::Floors(Floors::Verify { file, signer }) => verify(&file, &signer).map(good),
+        Cli::Release(command) => command::release::run(command).map(good),
+        Cli::Rebuild(command) => command::rebuild::run(command).map(good),
+        Cli::Log(command) => command::log::run(command).map(good),
         Cli::Key(Key::Create { file }) => create_key(&file).map(good),
     };
     match done {

@@ -57,7 +57,7 @@ impl Accepted<'_> {
 
 #[cfg(test)]
 mod tests {
-    use cocoon_attestation::policy::{Check, Policy};
+    use cocoon_attestation::policy::{Check, Policy, Released};
 
     use super::*;
 
@@ -76,13 +76,13 @@ mod tests {
     #[test]
     fn names_every_value_and_leaves_no_zeros() {
         let policy = Policy::from_toml(&ACCEPTED.to_toml()).unwrap();
-        assert_eq!(policy.snp.unwrap().measurement, Check::Exactly(Measurement([1; 48])));
+        assert_eq!(policy.snp.unwrap().measurement, Released::Check(Check::Exactly(Measurement([1; 48]))));
         let tdx = policy.tdx.unwrap();
-        assert_eq!(tdx.mr_td, Check::Exactly(Measurement([2; 48])));
-        assert_eq!(tdx.rtmr1, Check::Exactly(Measurement([3; 48])));
-        assert_eq!(tdx.rtmr2, Check::Exactly(Measurement([4; 48])));
+        assert_eq!(tdx.mr_td, Released::Check(Check::Exactly(Measurement([2; 48]))));
+        assert_eq!(tdx.rtmr1, Released::Check(Check::Exactly(Measurement([3; 48]))));
+        assert_eq!(tdx.rtmr2, Released::Check(Check::Exactly(Measurement([4; 48]))));
         assert_eq!(policy.claims.model, Check::Exactly(Digest([5; 32])));
-        assert_eq!(policy.claims.config, Check::Exactly(Digest([6; 32])));
+        assert_eq!(policy.claims.config, Released::Check(Check::Exactly(Digest([6; 32]))));
         assert!(!ACCEPTED.to_toml().contains("any_of = [\"0000"));
     }
 }

@@ -4,6 +4,7 @@
 
 use cocoon_attestation::binding::{ChannelBinding, Role};
 use cocoon_attestation::policy::Policy;
+use cocoon_attestation::release::{Checkpoint, Note, ReleaseBundle, ReleaseManifest};
 use cocoon_attestation::wire::{
     AttestRequest, AttestResponse, EpochStatement, EvidenceSet, FrameHeader, check_client_hello,
 };
@@ -18,7 +19,7 @@ use cocoon_measurements::{explain, image, predict};
 pub type Target = fn(&[u8]);
 
 /// Name and function of every target.
-pub const TARGETS: [(&str, Target); 31] = [
+pub const TARGETS: [(&str, Target); 34] = [
     ("attest_request", |bytes| round_trip(AttestRequest::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("attest_response", |bytes| round_trip(AttestResponse::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("epoch_statement", |bytes| round_trip(EpochStatement::decode(bytes).ok().map(|m| m.encode()), bytes)),
@@ -75,6 +76,17 @@ pub const TARGETS: [(&str, Target); 31] = [
     }),
     ("policy", |bytes| {
         let _any = std::str::from_utf8(bytes).map(Policy::from_toml);
+    }),
+    ("release_manifest", |bytes| {
+        round_trip(ReleaseManifest::decode(bytes).ok().map(|m| m.encode()), bytes);
+    }),
+    ("release_bundle", |bytes| {
+        round_trip(ReleaseBundle::decode(bytes).ok().map(|m| m.encode()), bytes);
+    }),
+    ("signed_note", |bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else { return };
+        round_trip(Note::parse(text).ok().map(|note| note.to_string().into()), bytes);
+        round_trip(Checkpoint::parse(text).ok().map(|checkpoint| checkpoint.text().into()), bytes);
     }),
     ("verify", verify),
     ("chat_request", cocoon_enclave::fuzzing::chat_request),

@@ -9,6 +9,7 @@
 //! | [`impostor`] | an endpoint that pretends to be an enclave |
 //! | [`recorder`] | a relay that keeps every byte |
 //! | [`vectors`] | reads `tests/vectors/*.txt` |
+//! | [`release`] | releases that are made up |
 //! | [`vm`] | the VM image, booted |
 //! | [`fuzz`] | every parser of outside bytes, as fuzz targets |
 
@@ -20,6 +21,7 @@ pub mod fuzz;
 pub mod impostor;
 pub mod programs;
 pub mod recorder;
+pub mod release;
 pub mod vectors;
 pub mod vm;
 

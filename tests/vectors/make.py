@@ -4,6 +4,7 @@
 The Rust code never wrote these files; it must agree with them. `make.py` writes, `make.py --check` compares.
 """
 
+import base64
 import hashlib
 import hmac
 import pathlib
@@ -168,6 +169,53 @@ path: sibling hashes from the leaf to the root, or - if there are none. verdict:
 has not the length that this place in a tree of this size demands, or there is no such place; "another root", it leads elsewhere.""", blocks)
 
 
+RELEASE = {
+    0: "cocoon-release/1", 1: "1.0.0", 2: "git:0123456789abcdef", 3: 1800000000,
+    4: {"vmlinuz": [7, b"\x07" * 32], "snp/OVMF.amdsev.fd": [9, b"\x09" * 32]}, 5: b"\x08" * 32,
+    6: [[2, "EPYC-v4", None, b"\x01" * 48], [4, "EPYC-v4", 0x30000, b"\x02" * 48]],
+    7: [[b"\x02" * 48, b"\x03" * 48, b"\x04" * 48, [[4, 4096, b"\x05" * 48]]], [b"\x06" * 48, b"\x03" * 48, b"\x04" * 48, []]],
+    8: [b"\x09" * 32],
+    9: [["crate", "ring", "0.17.14", b"\x06" * 32], ["deb", "ovmf", "2025.02-8", None]],
+}
+CHECKPOINT = "log.example/releases\n2\n" + base64.b64encode(b"\x03" * 32).decode() + "\n"
+LOG_KEY, SIGNER_KEYS, SIGNATURE = b"\x21" * 32, [b"\x11" * 32, b"\x12" * 32], b"\x02" * 64
+
+
+def key_id(name, kind, key):
+    """C2SP signed-note."""
+    return h256(name.encode() + b"\n" + bytes([kind]) + key)[:4]
+
+
+def note_line(name, kind, key, signature):
+    return f"\u2014 {name} {base64.b64encode(key_id(name, kind, key) + signature).decode()}\n"
+
+
+def note():
+    time = (1800000000).to_bytes(8, "big")
+    return (CHECKPOINT + "\n" + note_line("log.example/releases", 1, LOG_KEY, SIGNATURE)
+            + note_line("log.example/releases", 4, LOG_KEY, time + SIGNATURE))
+
+
+def release_bundle():
+    signatures = [[key, SIGNATURE] for key in SIGNER_KEYS]
+    return {0: "cocoon-release-bundle/1", 1: cbor(RELEASE), 2: signatures, 3: [1, [b"\x05" * 32], note()],
+            4: [[b"\x31" * 32, 1800000000, SIGNATURE]]}
+
+
+def release():
+    manifest = cbor(RELEASE)
+    digest = h256(manifest)
+    entry = f"cocoon-release/1\n1.0.0\n{digest.hex()}\n".encode()
+    return file("""A release: digest of its manifest, what signers and those who rebuild it sign, its entry in a log and the leaf of that. A
+checkpoint: ids of the log's key for both kinds of signature, and what is cosigned at a time. Texts are in hex, as UTF-8.""", [
+        block(name="manifest", encoded=manifest, digest=digest, signed=label("cocoon/release/v1") + digest, time=1800000000,
+              rebuilt=label("cocoon/rebuild/v1") + digest + (1800000000).to_bytes(8, "big"), entry=entry, leaf=leaf_hash(entry)),
+        block(name="checkpoint", text=CHECKPOINT.encode(), key=LOG_KEY, id_ed25519=key_id("log.example/releases", 1, LOG_KEY),
+              id_cosignature=key_id("log.example/releases", 4, LOG_KEY), time=1800000000,
+              cosigned=b"cosignature/v1\ntime 1800000000\n" + CHECKPOINT.encode(), note=note().encode()),
+    ])
+
+
 def messages():
     good = [("AttestRequest", name, cbor(fields)) for name, fields in REQUESTS.items()]
     gpu = {**STATEMENT, 8: b"\x08" * 32, 9: [b"\x09" * 16], 10: "on"}
@@ -177,6 +225,10 @@ def messages():
         ("EvidenceSet", "CPU and two GPUs", cbor({**EVIDENCE, "gpu0": ["a/b", b"", 4], "gpu1": ["a/b", b"", 4]})),
         ("AttestResponse", "with an endorsement", cbor(RESPONSE)),
         ("AttestResponse", "with a release", cbor({**RESPONSE, 5: b"manifest"})),
+        ("ReleaseManifest", "all fields", cbor(RELEASE)),
+        ("ReleaseManifest", "without what may be left out", cbor({key: RELEASE[key] for key in range(6)})),
+        ("ReleaseBundle", "all fields", cbor(release_bundle())),
+        ("ReleaseBundle", "a manifest alone", cbor({key: release_bundle()[key] for key in range(2)})),
     ]
     request, statement = REQUESTS["minimal"], STATEMENT
     nonce = b"\x01\x58\x20" + NONCE
@@ -217,6 +269,23 @@ def messages():
         ("AttestResponse", "path of 13 nodes", cbor({**RESPONSE, 3: [0, 1, [b"\0" * 32] * 13]})),
         ("AttestResponse", "endorsement under another digest", cbor({**RESPONSE, 4: {b"\0" * 32: ENDORSEMENT}})),
         ("AttestResponse", "no endorsements, but their field", cbor({**RESPONSE, 4: {}})),
+        ("ReleaseManifest", "another type", cbor({**RELEASE, 0: "cocoon-release/2"})),
+        ("ReleaseManifest", "no file", cbor({**RELEASE, 4: {}})),
+        ("ReleaseManifest", "a path out of the image", cbor({**RELEASE, 4: {"../vmlinuz": [7, b"\x07" * 32]}})),
+        ("ReleaseManifest", "a version with a newline", cbor({**RELEASE, 1: "1.0.0\n"})),
+        ("ReleaseManifest", "SNP values that are not sorted", cbor({**RELEASE, 6: RELEASE[6][::-1]})),
+        ("ReleaseManifest", "a component twice", cbor({**RELEASE, 9: [RELEASE[9][0]] * 2})),
+        ("ReleaseManifest", "an empty list", cbor({**RELEASE, 8: []})),
+        ("ReleaseManifest", "a machine without processors", cbor({**RELEASE, 6: [[0, "x", None, b"\x01" * 48]]})),
+        ("ReleaseManifest", "unknown field", cbor({**RELEASE, 10: 0})),
+        ("ReleaseBundle", "another type", cbor({**release_bundle(), 0: "cocoon-release-bundle/2"})),
+        ("ReleaseBundle", "signatures that are not sorted", cbor({**release_bundle(), 2: release_bundle()[2][::-1]})),
+        ("ReleaseBundle", "two signatures of one key", cbor({**release_bundle(), 2: release_bundle()[2][:1] * 2})),
+        ("ReleaseBundle", "17 signatures", cbor({**release_bundle(), 2: [[bytes([n]) * 32, SIGNATURE] for n in range(17)]})),
+        ("ReleaseBundle", "a path of 41 nodes", cbor({**release_bundle(), 3: [1, [b"\x05" * 32] * 41, note()]})),
+        ("ReleaseBundle", "a note without signatures", cbor({**release_bundle(), 3: [1, [], CHECKPOINT]})),
+        ("ReleaseBundle", "a note that is no checkpoint", cbor({**release_bundle(), 3: [1, [], note().replace("\n2\n", "\n02\n")]})),
+        ("ReleaseBundle", "a manifest that is malformed", cbor({**release_bundle(), 1: cbor({0: "cocoon-release/1"})})),
         ("AttestResponse", "nested deeper than 6", cbor({**RESPONSE, 5: [[[[[[[0]]]]]]]})),
     ]
     blocks = [block(message=m, verdict="valid", name=n, bytes=b) for m, n, b in good]
@@ -294,7 +363,7 @@ HKDF-Expand-Label(Derive-Secret(exporter_master_secret, label, ""), "exporter", 
 def main():
     wrong = []
     for name, make in (("binding", binding), ("exporter", exporter), ("merkle", merkle), ("messages", messages), ("frames", frames),
-                       ("digests", digests)):
+                       ("digests", digests), ("release", release)):
         target, text = HERE / f"{name}.txt", make()
         if sys.argv[1:] != ["--check"]:
             target.write_text(text)

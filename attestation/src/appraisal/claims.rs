@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::release::ReleaseManifest;
 use crate::result::Claim;
 use crate::wire::EpochStatement;
 
@@ -19,4 +20,10 @@ pub(super) fn of(s: &EpochStatement) -> BTreeMap<&'static str, Claim> {
         ("release", Claim::Text(s.release.to_string())),
         ("gpu_mode", Claim::Text(s.gpu_mode.clone())),
     ])
+}
+
+/// What a verified release claims.
+pub(super) fn of_release(release: &ReleaseManifest) -> [(&'static str, Claim); 2] {
+    let text = |text: &str| Claim::Text(text.to_owned());
+    [("release_version", text(&release.version)), ("release_source", text(&release.source))]
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::policy::Policy;
+use crate::release::ReleaseManifest;
 use crate::result::{Claim, Factor};
 use crate::wire::{EpochStatement, EvidenceItem, SNP_REPORT_MEDIA_TYPE, TDX_QUOTE_MEDIA_TYPE};
 use crate::{Context, Endorsement, Error, snp, tdx};
@@ -66,19 +67,27 @@ impl Cpu {
         }
     }
 
-    /// The rows of the policy, but for REPORT_DATA.
-    pub(super) fn appraise(&self, who: &Who, policy: &Policy) -> Vec<Factor> {
+    /// The rows of the policy, but for REPORT_DATA; `release` is the verified one, if there is one.
+    pub(super) fn appraise(
+        &self,
+        who: &Who,
+        policy: &Policy,
+        release: Option<&ReleaseManifest>,
+    ) -> Vec<Factor> {
         let (rows, id) = match (self, who) {
             (Self::Snp { report, .. }, Who::Snp(who)) => {
                 let rows = policy.snp.as_ref().zip(Some(&policy.anchors.floors));
                 (
-                    rows.map(|(rows, floors)| snp::appraise(report, who, rows, floors)),
+                    rows.map(|(rows, floors)| snp::appraise(report, who, rows, floors, release)),
                     crate::types::to_hex(&report.chip_id),
                 )
             }
             (Self::Tdx { quote, .. }, Who::Tdx(who)) => {
                 let rows = policy.tdx.as_ref();
-                (rows.map(|rows| tdx::appraise(quote, who, rows)), crate::types::to_hex(&quote.pck.ppid))
+                (
+                    rows.map(|rows| tdx::appraise(quote, who, rows, release)),
+                    crate::types::to_hex(&quote.pck.ppid),
+                )
             }
             (Self::Snp { .. }, Who::Tdx(_)) | (Self::Tdx { .. }, Who::Snp(_)) => (None, String::new()),
         };

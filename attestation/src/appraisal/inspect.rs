@@ -5,6 +5,7 @@ use super::gpu::Gpus;
 use crate::crypto::constant_time_eq;
 use crate::nvidia::GpuEvidence;
 use crate::policy::Policy;
+use crate::release::{self, ReleaseBundle, ReleaseManifest};
 use crate::result::{Factor, Report, none_failed};
 use crate::wire::{AttestResponse, EpochStatement};
 use crate::{Context, Error, nvidia, snp, tdx};
@@ -21,7 +22,7 @@ pub fn snp(
     match snp::Report::parse(report) {
         Ok(report) => {
             let parsed = Cpu::Snp { report: Box::new(report), given };
-            limited(ctx, |ctx| cpu(&parsed, policy, report_data, ctx))
+            limited(ctx, |ctx| cpu(&parsed, policy, None, report_data, ctx))
         }
         Err(error) => malformed("snp", &error),
     }
@@ -43,7 +44,7 @@ pub fn tdx(
         Ok((quote, log)) => {
             let replayed = log.map(|log| log.factor(&quote));
             let parsed = Cpu::Tdx { quote: Box::new(quote), given };
-            let mut report = limited(ctx, |ctx| cpu(&parsed, policy, report_data, ctx));
+            let mut report = limited(ctx, |ctx| cpu(&parsed, policy, None, report_data, ctx));
             report.factors.extend(replayed);
             report.accepted = report.accepted && none_failed(&report.factors);
             report
@@ -55,18 +56,17 @@ pub fn tdx(
 /// Appraises a saved AttestResponse. What ties it to a session is not in the file: those rows are unchecked.
 #[must_use]
 pub fn bundle(response: &[u8], policy: &Policy, ctx: Context<'_>) -> Report {
-    match parse_bundle(response) {
+    match Saved::parse(response) {
         Ok(parsed) => limited(ctx, |ctx| saved(&parsed, policy, ctx)),
         Err(error) => malformed("unknown", &error),
     }
 }
 
-fn saved(
-    (parsed, gpus, statement): &(Cpu, Gpus, EpochStatement),
-    policy: &Policy,
-    ctx: Context<'_>,
-) -> Report {
-    let mut report = cpu(parsed, policy, None, ctx);
+fn saved(saved: &Saved, policy: &Policy, ctx: Context<'_>) -> Report {
+    let Saved { cpu: parsed, gpus, statement, bundle } = saved;
+    let appraised = release::appraise(bundle.as_ref(), statement.release, policy.release.as_ref(), ctx);
+    let mut report = cpu(parsed, policy, appraised.verified(), None, ctx);
+    report.factors.extend(appraised.factors.clone());
     let who = gpus.authenticate(policy, ctx);
     report.factors.retain(|factor| factor.name != REPORT_DATA);
     let why = "the session is not in the file";
@@ -75,20 +75,32 @@ fn saved(
     report.factors.push(Factor::unchecked("channel.spki", statement.spki.to_string(), why));
     report.factors.push(super::policy::window(statement, ctx.now));
     report.factors.extend(parsed.appraise_statement(statement));
-    report.factors.extend(super::policy::statement(statement, policy));
+    report.factors.extend(super::policy::statement(statement, policy, appraised.verified()));
     report.factors.extend(gpus.factors(&who, statement, None, policy));
     report.claims.extend(super::claims::of(statement));
     report.claims.extend(gpus.claims(&who));
+    report.claims.extend(appraised.verified().into_iter().flat_map(super::claims::of_release));
     report.authentic = report.authentic && who.iter().all(nvidia::Authenticity::is_authentic);
     report.accepted = report.authentic && none_failed(&report.factors);
     report
 }
 
-fn parse_bundle(response: &[u8]) -> Result<(Cpu, Gpus, EpochStatement), Error> {
-    let response = AttestResponse::decode(response)?;
-    let statement = EpochStatement::decode(&response.statement)?;
-    let (cpu, gpus) = super::devices(&response)?;
-    Ok((cpu, gpus, statement))
+/// What is in a saved AttestResponse.
+struct Saved {
+    cpu: Cpu,
+    gpus: Gpus,
+    statement: EpochStatement,
+    bundle: Option<ReleaseBundle>,
+}
+
+impl Saved {
+    fn parse(response: &[u8]) -> Result<Self, Error> {
+        let response = AttestResponse::decode(response)?;
+        let statement = EpochStatement::decode(&response.statement)?;
+        let bundle = response.release.as_deref().map(ReleaseBundle::decode).transpose()?;
+        let (cpu, gpus) = super::devices(&response)?;
+        Ok(Self { cpu, gpus, statement, bundle })
+    }
 }
 
 /// Appraises the report of one GPU. `nonce`: what it must have been asked for with, if that is known.
@@ -150,10 +162,16 @@ fn limited(ctx: Context<'_>, appraise: impl FnOnce(Context<'_>) -> Report) -> Re
     report
 }
 
-fn cpu(cpu: &Cpu, policy: &Policy, report_data: Option<[u8; 64]>, ctx: Context<'_>) -> Report {
+fn cpu(
+    cpu: &Cpu,
+    policy: &Policy,
+    release: Option<&ReleaseManifest>,
+    report_data: Option<[u8; 64]>,
+    ctx: Context<'_>,
+) -> Report {
     let who = cpu.authenticate(policy, ctx);
     let mut factors = who.factors().to_vec();
-    factors.extend(cpu.appraise(&who, policy));
+    factors.extend(cpu.appraise(&who, policy, release));
     factors.push(expected_report_data(cpu, report_data));
     let authentic = who.is_authentic();
     Report {

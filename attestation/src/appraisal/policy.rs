@@ -1,21 +1,24 @@
 //! Factors of the policy: is this session bound, is S current, is it what the relying party accepts.
 
 use super::Evidence;
-use super::cpu::Who;
+use super::Signers;
 use crate::UnixTime;
 use crate::crypto::constant_time_eq;
 use crate::policy::{Flag, NamedGroup, Policy};
+use crate::release::ReleaseManifest;
 use crate::result::Factor;
 use crate::wire::EpochStatement;
 
 /// Clocks of client and enclave may differ by this much.
 const CLOCK_SKEW_SECONDS: u64 = 300;
 
-pub(super) fn factors(evidence: &Evidence, who: &Who, policy: &Policy, now: UnixTime) -> Vec<Factor> {
+pub(super) fn factors(evidence: &Evidence, who: &Signers, policy: &Policy, now: UnixTime) -> Vec<Factor> {
     let mut out = session(evidence, policy, now);
-    out.extend(evidence.cpu.appraise(who, policy));
+    out.extend(who.release.factors.clone());
+    let release = who.release.verified();
+    out.extend(evidence.cpu.appraise(&who.cpu, policy, release));
     out.extend(evidence.cpu.appraise_statement(&evidence.statement));
-    out.extend(statement(&evidence.statement, policy));
+    out.extend(statement(&evidence.statement, policy, release));
     out
 }
 
@@ -51,8 +54,12 @@ pub(super) fn window(statement: &EpochStatement, now: UnixTime) -> Factor {
     Factor::of("epoch.window", (from..=until).contains(&now.0), window, want, help)
 }
 
-/// What S states.
-pub(super) fn statement(s: &EpochStatement, policy: &Policy) -> Vec<Factor> {
+/// What S states; `release` is the verified one, if there is one.
+pub(super) fn statement(
+    s: &EpochStatement,
+    policy: &Policy,
+    release: Option<&ReleaseManifest>,
+) -> Vec<Factor> {
     let (claims, privacy) = (&policy.claims, &policy.privacy);
     let (logged, shared) = (Flag(s.privacy.content_logged), Flag(s.privacy.shared_prefix_cache));
     let less = "the enclave promises less privacy";
@@ -62,8 +69,18 @@ pub(super) fn statement(s: &EpochStatement, policy: &Policy) -> Vec<Factor> {
         .map(|model| claims.model.factor("claims.model", model, "another model is served"))
         .collect();
     out.extend([
-        claims.config.factor("claims.config", &s.config, "the enclave is configured in another way"),
-        claims.release.factor("claims.release", &s.release, "the enclave is of another release"),
+        claims.config.factor(
+            "claims.config",
+            &s.config,
+            release.map(|release| release.configs.contains(&s.config)),
+            "the enclave is configured in another way",
+        ),
+        claims.release.factor(
+            "claims.release",
+            &s.release,
+            release.map(|release| release.digest() == s.release),
+            "the enclave is of another release",
+        ),
         claims.gpu_mode.factor("claims.gpu_mode", &s.gpu_mode, "the GPUs are in another mode"),
         privacy.padding.factor("privacy.padding", &s.privacy.padding, less),
         privacy.content_logged.factor("privacy.content_logged", &logged, less),

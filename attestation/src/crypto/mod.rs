@@ -74,8 +74,7 @@ impl SignatureScheme {
     }
 }
 
-/// Signatures of vendors over what many appraisals share (certificates, revocation lists, TCB info, RIMs) that were verified
-/// before. It remembers that a signature is good over these exact bytes under this key, nothing else: dates, revocation and
+/// Signatures over what many appraisals share (certificates, revocation lists, TCB info, RIMs, releases) that were verified before. It remembers that a signature is good over these exact bytes under this key, nothing else: dates, revocation and
 /// names are looked at each time. Bounded; the oldest is forgotten first. Signatures over evidence do not go here.
 #[derive(Debug, Default)]
 pub struct SignatureCache {

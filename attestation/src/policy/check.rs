@@ -25,6 +25,13 @@ impl Criterion for u64 {
         *self == 0
     }
 }
+impl Criterion for crate::UnixTime {
+    const ORDERED: bool = true;
+
+    fn accepts_all(&self) -> bool {
+        self.0 == 0
+    }
+}
 impl Criterion for super::Flag {
     const ORDERED: bool = false;
 }
@@ -98,33 +105,45 @@ impl<T: Criterion> Check<T> {
     }
 }
 
+/// A demand as it is written.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Raw<T> {
+    Release,
+    Exactly(T),
+    AnyOf(Vec<T>),
+    AtLeast(T),
+    Unchecked(String),
+}
+
+impl<T: Criterion> Raw<T> {
+    /// The demand; `None` for `"release"`.
+    pub(super) fn check(self) -> Result<Option<Check<T>>, &'static str> {
+        let check = match self {
+            Self::Release => return Ok(None),
+            Self::Exactly(want) => Check::Exactly(want),
+            Self::AnyOf(wants) if wants.is_empty() => {
+                return Err("any_of: the list is empty, so nothing would be accepted");
+            }
+            Self::AnyOf(wants) => Check::AnyOf(wants),
+            Self::AtLeast(_) if !T::ORDERED => {
+                return Err("at_least: this value has no order, use exactly or any_of");
+            }
+            Self::AtLeast(want) if want.accepts_all() => {
+                return Err("at_least: this accepts every value; say unchecked and why");
+            }
+            Self::AtLeast(want) => Check::AtLeast(want),
+            Self::Unchecked(why) if why.trim().is_empty() => return Err("unchecked: say why"),
+            Self::Unchecked(why) => Check::Unchecked { why },
+        };
+        Ok(Some(check))
+    }
+}
+
 impl<'de, T: Deserialize<'de> + Criterion> Deserialize<'de> for Check<T> {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        enum Raw<T> {
-            Exactly(T),
-            AnyOf(Vec<T>),
-            AtLeast(T),
-            Unchecked(String),
-        }
-        let refuse = |why| Err(serde::de::Error::custom(why));
-        match Raw::deserialize(d)? {
-            Raw::Exactly(want) => Ok(Self::Exactly(want)),
-            Raw::AnyOf(wants) if wants.is_empty() => {
-                refuse("any_of: the list is empty, so nothing would be accepted")
-            }
-            Raw::AnyOf(wants) => Ok(Self::AnyOf(wants)),
-            Raw::AtLeast(_) if !T::ORDERED => {
-                refuse("at_least: this value has no order, use exactly or any_of")
-            }
-            Raw::AtLeast(want) if want.accepts_all() => {
-                refuse("at_least: this accepts every value; say unchecked and why")
-            }
-            Raw::AtLeast(want) => Ok(Self::AtLeast(want)),
-            Raw::Unchecked(why) if why.trim().is_empty() => refuse("unchecked: say why"),
-            Raw::Unchecked(why) => Ok(Self::Unchecked { why }),
-        }
+        let check = Raw::deserialize(d)?.check().map_err(serde::de::Error::custom)?;
+        check.ok_or_else(|| serde::de::Error::custom("a release says nothing of this row"))
     }
 }
 

@@ -1,6 +1,9 @@
 //! A policy in words.
 
-use super::{Check, Criterion, Demand, NvidiaPolicy, Policy, SnpPolicy, TcbDemand, TdxPolicy};
+use super::{
+    Check, Criterion, Demand, LogDemand, NvidiaPolicy, Policy, QuorumDemand, ReleasePolicy, Released,
+    SnpPolicy, TcbDemand, TdxPolicy, released,
+};
 use crate::snp::Root;
 
 /// One row: the factor, and what is demanded or why nothing is.
@@ -29,6 +32,25 @@ impl Words for Demand {
     fn row(&self, name: &'static str) -> Row {
         let words = match self {
             Self::Required => Ok(self.wanted()),
+            Self::Unchecked { why } => Err(why.clone()),
+        };
+        Row { name, words }
+    }
+}
+
+impl<T: Criterion> Words for Released<T> {
+    fn row(&self, name: &'static str) -> Row {
+        match self {
+            Self::Release => Row { name, words: Ok(released::WORDS.to_owned()) },
+            Self::Check(check) => check.row(name),
+        }
+    }
+}
+
+impl Words for QuorumDemand {
+    fn row(&self, name: &'static str) -> Row {
+        let words = match self {
+            Self::Required(quorum) => Ok(quorum.to_string()),
             Self::Unchecked { why } => Err(why.clone()),
         };
         Row { name, words }
@@ -86,10 +108,14 @@ impl Policy {
             None => out.push("NVIDIA GPUs: not accepted.".to_owned()),
             Some(_) => out.push("NVIDIA GPUs: accepted under NVIDIA's root keys.".to_owned()),
         }
+        if let Some(release) = &self.release {
+            out.push(format!("Releases: those that {} signed.", release.signers));
+        }
         let zeros = rows.iter().filter(|row| !ZERO_IF_UNUSED.contains(&row.name)).filter(|row| {
             row.words.as_ref().is_ok_and(|words| words.len() >= 64 && words.bytes().all(|b| b == b'0'))
         });
-        let zeros: Vec<_> = zeros.map(|row| row.name).collect();
+        let mut zeros: Vec<_> = zeros.map(|row| row.name).collect();
+        zeros.extend(self.release.iter().flat_map(ReleasePolicy::placeholders));
         if !zeros.is_empty() {
             out.push(format!("As it is, it accepts no enclave: fill in {}.", zeros.join(", ")));
         }
@@ -101,6 +127,7 @@ impl Policy {
         out.extend(self.snp.iter().flat_map(snp));
         out.extend(self.tdx.iter().flat_map(tdx));
         out.extend(self.nvidia.iter().flat_map(nvidia));
+        out.extend(self.release.iter().flat_map(release));
         let (platform, claims, privacy) = (&self.platform, &self.claims, &self.privacy);
         let count = |n: usize| format!("none of {n} machines");
         out.extend([
@@ -191,6 +218,25 @@ fn tdx(tdx: &TdxPolicy) -> Vec<Row> {
         platform.dynamic.row("tdx.platform.dynamic"),
         platform.cached_keys.row("tdx.platform.cached_keys"),
         platform.smt.row("tdx.platform.smt"),
+    ]
+}
+
+fn release(release: &ReleasePolicy) -> Vec<Row> {
+    let (log, expiry) = match &release.log {
+        LogDemand::Required(log) => (
+            Ok(format!("in the log {}", log.origin())),
+            Ok(format!("a proof of at most {} days", log.max_age_days())),
+        ),
+        LogDemand::Unchecked { why } => (Err(why.clone()), Err(why.clone())),
+    };
+    vec![
+        Row { name: "release.manifest", words: Ok("the one that S names".to_owned()) },
+        Row { name: "release.signatures", words: Ok(release.signers.to_string()) },
+        release.created.row("release.created"),
+        Row { name: "release.log", words: log },
+        Row { name: "release.expiry", words: expiry },
+        release.witnesses.row("release.witnesses"),
+        release.rebuilds.row("release.rebuilds"),
     ]
 }
 

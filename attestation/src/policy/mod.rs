@@ -8,6 +8,9 @@ mod explain;
 mod floors;
 mod nvidia;
 mod platform;
+mod quorum;
+mod release;
+mod released;
 mod snp;
 mod tcb;
 mod tdx;
@@ -18,12 +21,15 @@ pub use demand::Demand;
 pub use floors::TcbFloors;
 pub use nvidia::NvidiaPolicy;
 pub use platform::{MachineId, PlatformPolicy};
+pub use quorum::{Quorum, QuorumDemand};
+pub use release::{LogDemand, LogPolicy, ReleasePolicy};
+pub use released::Released;
 pub use snp::{SnpGuestPolicy, SnpPlatform, SnpPolicy};
 pub use tcb::{SignedFloors, TcbDemand};
 #[cfg(test)]
 pub(crate) use tdx::SECTION as STRICT_TDX;
 pub use tdx::{TdxAttributes, TdxPlatform, TdxPolicy, Xfam};
-pub use template::{SimulatedPolicy, init, init_simulated, strict};
+pub use template::{SimulatedPolicy, init, init_released, init_simulated, strict};
 
 use serde::Deserialize;
 
@@ -46,6 +52,8 @@ pub struct Policy {
     pub nvidia: Option<NvidiaPolicy>,
     /// Which machine.
     pub platform: PlatformPolicy,
+    /// The release that the enclave states; rows that say `"release"` mean what it says.
+    pub release: Option<ReleasePolicy>,
     /// What the enclave states about itself in S.
     pub claims: ClaimsPolicy,
     /// What the enclave promises about content.
@@ -72,6 +80,7 @@ struct Sections {
     tdx: Option<TdxPolicy>,
     nvidia: Option<NvidiaPolicy>,
     platform: PlatformPolicy,
+    release: Option<ReleasePolicy>,
     claims: ClaimsPolicy,
     privacy: PrivacyPolicy,
 }
@@ -91,9 +100,9 @@ pub struct ClaimsPolicy {
     /// Digest of the model manifest; every model that is served must pass.
     pub model: Check<Digest>,
     /// Digest of the enclave's configuration.
-    pub config: Check<Digest>,
+    pub config: Released<Digest>,
     /// Digest of the release manifest.
-    pub release: Check<Digest>,
+    pub release: Released<Digest>,
     /// Confidential-computing mode of the GPUs, `none` without.
     pub gpu_mode: Check<String>,
 }
@@ -130,7 +139,7 @@ impl Policy {
             let what = e.message().replace('\n', ", ");
             Error::misuse(format!("policy, line {} ({key}): {what}", line.saturating_add(1)))
         })?;
-        let Sections { version, channel, snp, tdx, nvidia, platform, claims, privacy } = sections;
+        let Sections { version, channel, snp, tdx, nvidia, platform, release, claims, privacy } = sections;
         if version != 1 {
             return Err(Error::misuse(format!("policy: version {version} is unknown, expected 1")));
         }
@@ -143,7 +152,24 @@ impl Policy {
             nvidia: crate::nvidia::Anchors::nvidia()?,
             floors: TcbFloors::built_in()?,
         };
-        Ok(Self { channel, snp, tdx, nvidia, platform, claims, privacy, anchors })
+        let policy = Self { channel, snp, tdx, nvidia, platform, release, claims, privacy, anchors };
+        match policy.released_rows().first().filter(|_| policy.release.is_none()) {
+            Some(row) => Err(Error::misuse(format!(
+                "policy: {row} = \"release\", but there is no section [release] that says which releases are accepted"
+            ))),
+            None => Ok(policy),
+        }
+    }
+
+    /// Rows that say `"release"`.
+    fn released_rows(&self) -> Vec<&'static str> {
+        let mut rows = vec![
+            ("claims.config", self.claims.config.is_release()),
+            ("claims.release", self.claims.release.is_release()),
+        ];
+        rows.extend(self.snp.iter().map(|snp| ("snp.measurement", snp.measurement.is_release())));
+        rows.extend(self.tdx.iter().flat_map(TdxPolicy::released));
+        rows.into_iter().filter(|(_, is_release)| *is_release).map(|(name, _)| name).collect()
     }
 
     /// The policy that `inspect` applies when none is given: strict, with what only a release can say left unchecked.

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Check, Demand, Flag, TcbDemand};
+use super::{Check, Demand, Flag, Released, TcbDemand};
 use crate::snp::{Product, Root};
 use crate::types::Id;
 use crate::x509::Certificate;
@@ -32,7 +32,7 @@ pub struct SnpPolicy {
     /// Privilege level that asked for the report.
     pub vmpl: Check<Flag>,
     /// Launch digest.
-    pub measurement: Check<Measurement>,
+    pub measurement: Released<Measurement>,
     /// HOST_DATA.
     pub host_data: Check<Digest>,
     /// FAMILY_ID of the ID block.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{Check, Criterion, Flag};
+use super::{Check, Criterion, Flag, Released};
 use crate::Measurement;
 use crate::tdx::TcbStatus;
 
@@ -26,13 +26,13 @@ pub struct TdxPolicy {
     /// XFAM.
     pub xfam: Check<Xfam>,
     /// MRTD.
-    pub mr_td: Check<Measurement>,
+    pub mr_td: Released<Measurement>,
     /// RTMR0.
-    pub rtmr0: Check<Measurement>,
+    pub rtmr0: Released<Measurement>,
     /// RTMR1.
-    pub rtmr1: Check<Measurement>,
+    pub rtmr1: Released<Measurement>,
     /// RTMR2.
-    pub rtmr2: Check<Measurement>,
+    pub rtmr2: Released<Measurement>,
     /// RTMR3, as it is. That it is the replay of configuration and models is appraised apart.
     pub rtmr3: Check<Measurement>,
     /// MRCONFIGID.
@@ -47,6 +47,18 @@ pub struct TdxPolicy {
     pub attributes: TdxAttributes,
     /// How the platform is set up.
     pub platform: TdxPlatform,
+}
+
+impl TdxPolicy {
+    /// The rows that a release can say, and whether it is to say them.
+    pub(super) fn released(&self) -> [(&'static str, bool); 4] {
+        [
+            ("tdx.mr_td", self.mr_td.is_release()),
+            ("tdx.rtmr0", self.rtmr0.is_release()),
+            ("tdx.rtmr1", self.rtmr1.is_release()),
+            ("tdx.rtmr2", self.rtmr2.is_release()),
+        ]
+    }
 }
 
 /// The section `[tdx.attributes]`: what the TD was launched with (Intel TDX Module ABI).

@@ -1,6 +1,6 @@
 //! Policies as text, with comments: the strict one, one to fill in, and one for a simulated enclave.
 
-use super::{nvidia, platform, snp, tdx};
+use super::{nvidia, platform, release, snp, tdx};
 use crate::{Digest, Measurement};
 
 const CHANNEL: &str = r#"[channel]
@@ -49,22 +49,33 @@ pub fn strict() -> String {
 /// A strict policy to fill in, for enclaves with `gpus` GPUs: as it is, it accepts no enclave.
 #[must_use]
 pub fn init(gpus: u64) -> String {
-    let (digest, measurement) = ("0".repeat(64), "0".repeat(96));
-    let (digest, measurement) =
-        (format!("{{ any_of = [\"{digest}\"] }}"), format!("{{ any_of = [\"{measurement}\"] }}"));
+    let zeros = |digits| format!("{{ any_of = [\"{}\"] }}", "0".repeat(digits));
+    let release = "{ unchecked = \"the measurements say which release it is\" }";
+    to_fill_in(gpus, &[], &zeros(96), &zeros(64), release)
+}
+
+/// The same for releases: who signs them, where they are logged, who rebuilds them. As it is, it accepts no enclave.
+#[must_use]
+pub fn init_released(gpus: u64) -> String {
+    let section = release::SECTION.replace("{key}", &"0".repeat(64));
+    to_fill_in(gpus, &[&section], "\"release\"", "\"release\"", "\"release\"")
+}
+
+/// With `more` sections, and with these rows for measurements, configuration and release.
+fn to_fill_in(gpus: u64, more: &[&str], measurement: &str, config: &str, release: &str) -> String {
+    let open = |row: &str| format!("\n{row} = {{ unchecked = \"no reference value is given\" }}");
     let measured = ["mr_td", "rtmr0", "rtmr1", "rtmr2"].iter().fold(tdx::SECTION.to_owned(), |text, row| {
-        let stated = format!("\n{row} = {{ unchecked = \"no reference value is given\" }}");
-        text.replace(&stated, &format!("\n{row} = {measurement}"))
+        text.replace(&open(row), &format!("\n{row} = {measurement}"))
     });
     // Cocoon's hosts set none of these.
     let measured = ["mr_config_id", "mr_owner", "mr_owner_config"].iter().fold(measured, |text, row| {
-        let stated = format!("\n{row} = {{ unchecked = \"no reference value is given\" }}");
-        text.replace(&stated, &format!("\n{row} = {{ exactly = \"{}\" }}", "0".repeat(96)))
+        text.replace(&open(row), &format!("\n{row} = {{ exactly = \"{}\" }}", "0".repeat(96)))
     });
-    let (cpus, with_gpus) = ([snp::SECTION, &measured], [snp::SECTION, &measured, nvidia::SECTION]);
-    let gpu_mode = format!("{{ exactly = \"{}\" }}", if gpus == 0 { "none" } else { "on" });
+    let mut sections = vec![snp::SECTION, measured.as_str()];
+    sections.extend((gpus > 0).then_some(nvidia::SECTION));
+    sections.extend(more);
     fill(
-        if gpus == 0 { &cpus } else { &with_gpus },
+        &sections,
         "# A strict policy. As it is, it accepts no enclave: put the values of the release and of the models that you\n\
          # want instead of the zeros. Every field must be there and is one of\n\
          #   { exactly = v }   { any_of = [v, ..] }   { at_least = n }   { unchecked = \"why\" }\n\
@@ -73,14 +84,14 @@ pub fn init(gpus: u64) -> String {
             ("root", "\"amd\""),
             ("product", "{ any_of = [\"Genoa\", \"Turin\"] }"),
             ("tcb", "\"floors\""),
-            ("measurement", &measurement),
+            ("measurement", measurement),
             ("host_data", "{ unchecked = \"S states configuration and models\" }"),
             ("platform_id", "{ unchecked = \"any machine of the tier\" }"),
             ("tier", "{ any_of = [\"datacenter\"] }"),
-            ("model", &digest),
-            ("config", &digest),
-            ("release", "{ unchecked = \"releases are not yet signed\" }"),
-            ("gpu_mode", &gpu_mode),
+            ("model", &format!("{{ any_of = [\"{}\"] }}", "0".repeat(64))),
+            ("config", config),
+            ("release", release),
+            ("gpu_mode", &format!("{{ exactly = \"{}\" }}", if gpus == 0 { "none" } else { "on" })),
             ("gpu_count", &format!("{{ exactly = {gpus} }}")),
         ],
     )

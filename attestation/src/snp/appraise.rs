@@ -4,12 +4,20 @@ use super::authenticate::Authenticity;
 use super::product::Product;
 use super::report::Report;
 use crate::policy::{Flag, SnpPolicy, TcbFloors};
+use crate::release::ReleaseManifest;
 use crate::result::Factor;
 use crate::types::Id;
 
-/// Every row of the policy. REPORT_DATA is not among them: what it must be depends on where the evidence came from.
+/// Every row of the policy; `release` is the verified one, if there is one. REPORT_DATA is not among the rows: what it must be
+/// depends on where the evidence came from.
 #[must_use]
-pub fn appraise(report: &Report, who: &Authenticity, policy: &SnpPolicy, floors: &TcbFloors) -> Vec<Factor> {
+pub fn appraise(
+    report: &Report,
+    who: &Authenticity,
+    policy: &SnpPolicy,
+    floors: &TcbFloors,
+    release: Option<&ReleaseManifest>,
+) -> Vec<Factor> {
     let mut out = vec![
         policy.version.factor("snp.version", &report.version.into(), "update the processor's firmware"),
         product(who, policy),
@@ -17,7 +25,7 @@ pub fn appraise(report: &Report, who: &Authenticity, policy: &SnpPolicy, floors:
     out.extend(tcb(report, who, policy, floors));
     out.extend(guest_policy(report, policy));
     out.extend(platform(report, policy));
-    out.extend(identity(report, policy));
+    out.extend(identity(report, policy, release));
     out
 }
 
@@ -121,7 +129,7 @@ fn platform(report: &Report, policy: &SnpPolicy) -> Vec<Factor> {
     ]
 }
 
-fn identity(report: &Report, policy: &SnpPolicy) -> Vec<Factor> {
+fn identity(report: &Report, policy: &SnpPolicy, release: Option<&ReleaseManifest>) -> Vec<Factor> {
     let key = report.signing_key().map_or("none", super::SigningKey::name).to_owned();
     let other = "the launch was configured in another way than the release says";
     vec![
@@ -139,6 +147,7 @@ fn identity(report: &Report, policy: &SnpPolicy) -> Vec<Factor> {
         policy.measurement.factor(
             "snp.measurement",
             &report.measurement,
+            release.map(|release| release.has_snp(&report.measurement, report.policy)),
             "other software runs there than the policy accepts; `docs/factors.md` says how to find out why",
         ),
         policy.host_data.factor("snp.host_data", &crate::Digest(report.host_data), other),

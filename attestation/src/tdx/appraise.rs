@@ -1,9 +1,11 @@
 //! Factors of the policy for a TD quote.
 
 use super::authenticate::Authenticity;
+use super::fitting::Fitting;
 use super::quote::{Quote, TdReport};
 use super::tcb::TcbStatus;
 use crate::policy::{Check, Criterion, Flag, TdxPolicy};
+use crate::release::{ReleaseManifest, TdxReference};
 use crate::result::{Factor, Status};
 
 /// ATTRIBUTES (Intel TDX Module ABI): bits that a policy can make demands on.
@@ -22,9 +24,15 @@ const XFAM_FIXED_1: u64 = 0x3;
 /// AVX, AVX-512, PT, PKRU, CET, user interrupts, LBR and AMX may be there, and nothing else.
 const XFAM_ALLOWED: u64 = 0x0006_dbe7;
 
-/// Every row of the policy. REPORTDATA is not among them: what it must be depends on where the evidence came from.
+/// Every row of the policy; `release` is the verified one, if there is one. REPORTDATA is not among the rows: what it must be
+/// depends on where the evidence came from.
 #[must_use]
-pub fn appraise(quote: &Quote, who: &Authenticity, policy: &TdxPolicy) -> Vec<Factor> {
+pub fn appraise(
+    quote: &Quote,
+    who: &Authenticity,
+    policy: &TdxPolicy,
+    release: Option<&ReleaseManifest>,
+) -> Vec<Factor> {
     let version =
         policy.version.factor("tdx.version", &quote.version.into(), "update the host's TDX software");
     let mut out = vec![version];
@@ -32,7 +40,7 @@ pub fn appraise(quote: &Quote, who: &Authenticity, policy: &TdxPolicy) -> Vec<Fa
     out.extend(module(&quote.body, who, policy));
     out.extend(attributes(&quote.body, policy));
     out.extend(xfam(&quote.body, policy));
-    out.extend(measurements(&quote.body, policy));
+    out.extend(measurements(&quote.body, policy, release));
     out.extend(platform(quote, policy));
     out
 }
@@ -164,16 +172,22 @@ fn xfam(body: &TdReport, policy: &TdxPolicy) -> Vec<Factor> {
     ]
 }
 
-fn measurements(body: &TdReport, policy: &TdxPolicy) -> Vec<Factor> {
+fn measurements(body: &TdReport, policy: &TdxPolicy, release: Option<&ReleaseManifest>) -> Vec<Factor> {
     let software =
         "other software runs there than the policy accepts; `docs/factors.md` says how to find out why";
     let other = "the launch was configured in another way than the release says";
     let [rtmr0, rtmr1, rtmr2, rtmr3] = &body.rtmr;
+    let mut fitting = Fitting::of(release);
+    let fits_td = fitting.narrow(&policy.mr_td, |reference| reference.mr_td == body.mr_td);
+    let of_shape = |reference: &TdxReference| reference.shapes.iter().any(|shape| shape.rtmr0 == *rtmr0);
+    let fits_0 = fitting.narrow(&policy.rtmr0, of_shape);
+    let fits_1 = fitting.narrow(&policy.rtmr1, |reference| reference.rtmr1 == *rtmr1);
+    let fits_2 = fitting.narrow(&policy.rtmr2, |reference| reference.rtmr2 == *rtmr2);
     let mut out = vec![
-        policy.mr_td.factor("tdx.mr_td", &body.mr_td, software),
-        policy.rtmr0.factor("tdx.rtmr0", rtmr0, software),
-        policy.rtmr1.factor("tdx.rtmr1", rtmr1, software),
-        policy.rtmr2.factor("tdx.rtmr2", rtmr2, software),
+        policy.mr_td.factor("tdx.mr_td", &body.mr_td, fits_td, software),
+        policy.rtmr0.factor("tdx.rtmr0", rtmr0, fits_0, software),
+        policy.rtmr1.factor("tdx.rtmr1", rtmr1, fits_1, software),
+        policy.rtmr2.factor("tdx.rtmr2", rtmr2, fits_2, software),
         policy.rtmr3.factor(
             "tdx.rtmr3",
             rtmr3,

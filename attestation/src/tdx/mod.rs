@@ -18,6 +18,7 @@ mod claims;
 mod enclave;
 mod endorsements;
 mod event_log;
+mod fitting;
 mod pck;
 mod quote;
 mod tcb;

@@ -99,6 +99,17 @@ fn requests_and_responses() {
 }
 
 #[test]
+fn releases() {
+    use crate::release::tests::{manifest, vouched};
+    use crate::release::{ReleaseBundle, ReleaseManifest};
+    let refused = refusals(&manifest().encode(), |bytes| ReleaseManifest::decode(bytes).map(|m| m.encode()));
+    assert!(refused > 400, "{refused}");
+    let bundle = vouched(manifest()).encode();
+    let refused = refusals(&bundle, |bytes| ReleaseBundle::decode(bytes).map(|m| m.encode()));
+    assert!(refused > 150, "{refused}");
+}
+
+#[test]
 fn what_is_stated_and_signed() {
     let with_gpus = EpochStatement {
         gpu_evidence: Some(Digest([8; 32])),

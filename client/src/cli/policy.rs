@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Subcommand;
-use cocoon_attestation::policy::{init, init_simulated};
+use cocoon_attestation::policy::{init, init_released, init_simulated};
 use cocoon_attestation::x509::Certificate;
 
 use super::output;
@@ -21,6 +21,10 @@ pub(super) enum PolicyCommand {
         #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "sim")]
         gpus: u64,
 
+        /// For releases: who signs them, where they are logged, who rebuilds them, instead of measurements
+        #[arg(long, conflicts_with = "sim")]
+        release: bool,
+
         /// Where the simulated processor's keys and certificates are [default: $XDG_STATE_HOME/cocoon/sim or
         /// ~/.local/state/cocoon/sim]
         #[arg(long, value_name = "DIR", requires = "sim")]
@@ -36,7 +40,10 @@ pub(super) enum PolicyCommand {
 
 pub(super) fn run(command: PolicyCommand) -> anyhow::Result<()> {
     match command {
-        PolicyCommand::Init { sim: false, gpus, .. } => output::line(init(gpus).trim_end()),
+        PolicyCommand::Init { sim: false, release: false, gpus, .. } => output::line(init(gpus).trim_end()),
+        PolicyCommand::Init { sim: false, release: true, gpus, .. } => {
+            output::line(init_released(gpus).trim_end());
+        }
         PolicyCommand::Init { sim: true, sim_state, .. } => {
             output::line(init_simulated(&simulated_root(sim_state)?).trim_end());
         }

@@ -37,6 +37,8 @@ pub struct EnclaveOptions {
     pub policy_out: Option<PathBuf>,
     /// What it staples; `None`: what its platform gives.
     pub endorsements: Option<PathBuf>,
+    /// Which release it is; `None`: none.
+    pub release: Option<PathBuf>,
 }
 
 /// The platform of an enclave.
@@ -80,6 +82,7 @@ impl EnclaveOptions {
         add("--threads", self.threads.map(|n| n.to_string().into()));
         add("--sim-policy-out", self.policy_out.clone().map(Into::into));
         add("--endorsements", self.endorsements.clone().map(Into::into));
+        add("--release", self.release.clone().map(Into::into));
         add("--max-connections", Some(self.max_connections.to_string().into()));
         add("--drain-timeout", Some(self.drain_timeout.to_string().into()));
         arguments.push("--until-stdin-closes".into());
@@ -159,6 +162,7 @@ mod tests {
             drain_timeout: 9,
             policy_out: None,
             endorsements: None,
+            release: None,
         };
         assert_eq!(
             least.arguments().join(" ".as_ref()),
@@ -171,13 +175,14 @@ mod tests {
             threads: Some(3),
             policy_out: Some("p.toml".into()),
             endorsements: Some("e.cbor".into()),
+            release: Some("r.cbor".into()),
             ..least
         };
         let line = most.arguments().join(" ".as_ref());
         assert_eq!(
             line,
             "--listen 127.0.0.1:0 --model m.gguf --tee sim --model-digest ab --model-name smol --threads 3 \
-             --sim-policy-out p.toml --endorsements e.cbor --max-connections 7 --drain-timeout 9 --until-stdin-closes"
+             --sim-policy-out p.toml --endorsements e.cbor --release r.cbor --max-connections 7 --drain-timeout 9 --until-stdin-closes"
         );
     }
 

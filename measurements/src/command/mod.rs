@@ -1,12 +1,24 @@
 //! The commands, one file each.
 
+/// Prints a line; a reader that went away is no reason to fail.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _gone = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 mod accept;
 mod build;
+mod common;
 pub(crate) mod explain;
 pub(crate) mod id_block;
 pub(crate) mod image;
 mod lock;
+pub(crate) mod log;
 pub(crate) mod predict;
+pub(crate) mod rebuild;
+pub(crate) mod release;
 mod verify;
 
 use std::process::ExitCode;
@@ -29,9 +41,11 @@ impl From<Verdict> for ExitCode {
 
 /// Whether an error says that an input was there and was refused.
 pub(crate) fn is_rejection(error: &anyhow::Error) -> bool {
-    use cocoon_measurements::{image, predict};
+    use cocoon_measurements::{image, log, predict, release};
     error.downcast_ref::<image::Error>().is_some_and(image::Error::is_rejection)
         || error.downcast_ref::<predict::Error>().is_some_and(predict::Error::is_rejection)
+        || error.downcast_ref::<log::LogError>().is_some_and(log::LogError::is_rejection)
+        || error.downcast_ref::<release::ReleaseError>().is_some_and(release::ReleaseError::is_rejection)
         || error.downcast_ref::<cocoon_attestation::Error>().is_some()
 }
 

@@ -14,11 +14,13 @@ mod python;
 mod report;
 mod snp;
 mod tdx;
+mod tlog;
 mod verdicts;
 
 use std::io::Write;
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use evidence::Corpus;
@@ -30,13 +32,24 @@ use report::Report;
 struct Cli {
     /// The evidence corpus.
     #[arg(long, value_name = "DIR")]
-    evidence: PathBuf,
+    evidence: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// What the crates `tlog_tiles` and `signed_note` say of a log of releases; exit code 1 if they refuse it.
+    Log {
+        /// Folder of the log.
+        dir: PathBuf,
+        /// The log's verifier key (C2SP signed-note), as `cocoon-measure log init` writes it to standard error.
+        #[arg(long)]
+        key: String,
+        /// Checkpoints from before.
+        #[arg(long, num_args = 1..)]
+        older: Vec<PathBuf>,
+    },
     /// What each says of every case; exit code 1 if two differ.
     Verdicts,
     /// How long each takes, in CPU time.
@@ -52,13 +65,18 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    let corpus = Corpus::open(&cli.evidence)?;
+    let corpus =
+        || Corpus::open(cli.evidence.as_deref().context("say where the evidence is: --evidence DIR")?);
     match cli.command {
-        Command::Verdicts => verdicts::compare(&corpus),
+        Command::Log { dir, key, older } => {
+            let said = tlog::check(&dir, &key, &older)?;
+            Ok(writeln!(std::io::stdout(), "{said}")?)
+        }
+        Command::Verdicts => verdicts::compare(&corpus()?),
         Command::Bench { python, json } => {
             anyhow::ensure!(!cfg!(debug_assertions), "a debug build measures nothing: run scripts/bench");
             let mut report = Report::new(machine::describe());
-            report.add(bench::measure(&corpus, python.as_deref())?);
+            report.add(bench::measure(&corpus()?, python.as_deref())?);
             let text = if json { format!("{:#}\n", report.json()) } else { report.table() };
             Ok(std::io::stdout().write_all(text.as_bytes())?)
         }

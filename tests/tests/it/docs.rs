@@ -72,6 +72,7 @@ fn factors_in_code() -> BTreeSet<String> {
                 "platform.",
                 "privacy.",
                 "evidence.",
+                "release.",
             ]
             .iter()
             .any(|p| l.starts_with(p));
@@ -187,6 +188,16 @@ fn flags_in_the_documents_exist() {
         help("cocoon-measure", &["model", "digest"]),
         help("cocoon-measure", &["floors", "sign"]),
         help("cocoon-measure", &["floors", "verify"]),
+        help("cocoon-measure", &["release", "create"]),
+        help("cocoon-measure", &["release", "sign"]),
+        help("cocoon-measure", &["release", "verify"]),
+        help("cocoon-measure", &["release", "show"]),
+        help("cocoon-measure", &["rebuild", "attest"]),
+        help("cocoon-measure", &["rebuild", "verify"]),
+        help("cocoon-measure", &["log", "init"]),
+        help("cocoon-measure", &["log", "append"]),
+        help("cocoon-measure", &["log", "verify"]),
+        help("cocoon-measure", &["log", "cosign"]),
         help("cocoon-enclave", &[]),
         std::fs::read_to_string(repository().join("scripts/demo")).unwrap(),
         std::fs::read_to_string(repository().join("scripts/bench")).unwrap(),

@@ -68,10 +68,20 @@ fn seeds() -> Vec<Vec<u8>> {
     let mut report = vec![0; cocoon_attestation::snp::REPORT_LEN];
     (report[0], report[0x34]) = (3, 1);
     seeds.extend([report, Vec::new()]);
+    seeds.extend(releases());
     seeds.extend(image());
     seeds.extend(processor());
     seeds.extend(corpus());
     seeds
+}
+
+/// A release in all its forms, and a policy that demands one.
+fn releases() -> Vec<Vec<u8>> {
+    let bundle = cocoon_tests::release::bundle();
+    let proof = bundle.log.clone().unwrap();
+    let texts =
+        [proof.note.to_string(), proof.checkpoint().text(), cocoon_attestation::policy::init_released(0)];
+    [vec![bundle.encode(), bundle.manifest.encode()], texts.map(String::into_bytes).into()].concat()
 }
 
 /// An initramfs and a manifest.

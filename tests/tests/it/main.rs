@@ -20,6 +20,8 @@ mod measure;
 mod peers;
 mod privacy;
 mod recipes;
+mod release;
+mod release_log;
 mod round_trips;
 mod snp_chain;
 mod snp_corpus;

@@ -1,14 +1,18 @@
 //! The Rust code agrees with `tests/vectors`, which `make.py` wrote without it.
 
-use cocoon_attestation::Digest;
 use cocoon_attestation::binding::{
     ChannelBinding, Role, exporter_context, gpu_nonce, leaf_data, leaf_hash, merkle_path, merkle_root,
     report_data, root_from_path,
+};
+use cocoon_attestation::release::{
+    Checkpoint, Note, NoteKind, PublicKey, ReleaseBundle, ReleaseManifest, cosigned_message, key_id,
+    log_entry, rebuild_message, signed_message,
 };
 use cocoon_attestation::wire::{
     AttestRequest, AttestResponse, EXPORTER_LABEL, EpochStatement, EvidenceSet, FrameHeader, ModelManifest,
     config_digest,
 };
+use cocoon_attestation::{Digest, UnixTime};
 use cocoon_tests::vectors::read;
 use ring::{digest, hmac};
 
@@ -122,6 +126,8 @@ fn messages() {
             "AttestRequest" => AttestRequest::decode(&bytes).map(|m| m.encode()),
             "AttestResponse" => AttestResponse::decode(&bytes).map(|m| m.encode()),
             "EpochStatement" => EpochStatement::decode(&bytes).map(|m| m.encode()),
+            "ReleaseManifest" => ReleaseManifest::decode(&bytes).map(|m| m.encode()),
+            "ReleaseBundle" => ReleaseBundle::decode(&bytes).map(|m| m.encode()),
             "EvidenceSet" => EvidenceSet::decode(&bytes).map(|m| m.encode()),
             other => panic!("unknown message {other}"),
         };
@@ -147,6 +153,29 @@ fn frames() {
             _ => assert!(parsed.is_err(), "{}", v.text("name")),
         }
     }
+}
+
+#[test]
+fn releases() {
+    let vectors = read("release.txt");
+    let [manifest, checkpoint] = vectors.as_slice() else { panic!("two vectors") };
+    let read = ReleaseManifest::decode(&manifest.bytes("encoded")).unwrap();
+    let digest = read.digest();
+    assert_eq!(digest.0, manifest.array("digest"));
+    assert_eq!(signed_message(digest), manifest.bytes("signed"));
+    assert_eq!(rebuild_message(digest, UnixTime(manifest.number("time"))), manifest.bytes("rebuilt"));
+    assert_eq!(log_entry(&read), manifest.bytes("entry"));
+    assert_eq!(leaf_hash(&log_entry(&read)).0, manifest.array("leaf"));
+    let text = String::from_utf8(checkpoint.bytes("text")).unwrap();
+    let (key, origin) = (PublicKey(checkpoint.array("key")), Checkpoint::parse(&text).unwrap().origin);
+    assert_eq!(key_id(&origin, NoteKind::Ed25519, &key), checkpoint.array("id_ed25519"));
+    assert_eq!(key_id(&origin, NoteKind::Cosignature, &key), checkpoint.array("id_cosignature"));
+    let time = UnixTime(checkpoint.number("time"));
+    assert_eq!(cosigned_message(time, &text), checkpoint.bytes("cosigned"));
+    let note = String::from_utf8(checkpoint.bytes("note")).unwrap();
+    let parsed = Note::parse(&note).unwrap();
+    assert_eq!((parsed.to_string(), parsed.text()), (note, text.as_str()));
+    assert!(parsed.signatures().iter().all(|line| line.name == origin));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod budget;
 mod machine;
+mod release;
 mod snp;
 
 use self::machine::{Change, Cpu, Machine, failed, now};

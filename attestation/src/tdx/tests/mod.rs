@@ -139,6 +139,6 @@ fn run_with(
     // Known signatures change nothing.
     let again = authenticate(quote, &Endorsements::new(given).unwrap(), anchor, ctx);
     assert_eq!(who.factors, again.factors);
-    let policy = appraise(quote, &who, policy);
+    let policy = appraise(quote, &who, policy, None);
     Outcome { who, policy }
 }

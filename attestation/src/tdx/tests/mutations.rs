@@ -218,7 +218,7 @@ fn every_flipped_bit_is_refused_or_is_white_space() {
             bytes[place] ^= 1 << bit;
             let Ok(quote) = Quote::parse(&bytes) else { continue };
             let who = authenticate(&quote, &given, &anchor, ctx);
-            let out = Outcome { policy: appraise(&quote, &who, &policy), who };
+            let out = Outcome { policy: appraise(&quote, &who, &policy, None), who };
             if out.accepted() {
                 let old = sample.quote[place];
                 assert!(place >= pem && (old.is_ascii_whitespace() || old == 0), "{place} {bit}: {old:#x}");
@@ -284,7 +284,7 @@ fn flipped_endorsements_are_refused() {
                 let mut given = sample.given.clone();
                 given[index].bytes[place] ^= 1;
                 let who = authenticate(&quote, &Endorsements::new(&given).unwrap(), &anchor, ctx);
-                let out = Outcome { policy: appraise(&quote, &who, &policy), who };
+                let out = Outcome { policy: appraise(&quote, &who, &policy, None), who };
                 // White space after a document, and digits of the signature that have two cases.
                 let same = sample.given[index].bytes[place].is_ascii_whitespace();
                 assert!(!out.accepted() || same, "{kind:?} {place}: {:#x}", sample.given[index].bytes[place]);

@@ -783,7 +783,7 @@ fn rows_of_a_release() {
     let quote = Quote::parse(&Case::new(4).quote()).unwrap();
     assert_eq!(quote.body.report_data, [0x55; 64]);
     let out = by(&strict(), |_| {});
-    assert!(row_of(&quote, &out.who, &strict()).iter().all(|f| !f.name.contains("report_data")));
+    assert!(row_of(&quote, &out.who, &strict(), None).iter().all(|f| !f.name.contains("report_data")));
 }
 
 /// How Intel certified the platform's setup; what it does not say fails unless the policy does not look.

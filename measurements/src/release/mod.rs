@@ -1,0 +1,134 @@
+//! Releases: what they are made of, and the files that carry them.
+//!
+//! | Module | What |
+//! |---|---|
+//! | [`parts`] | the files of an image |
+//! | [`references`] | reference values from files |
+//! | [`sbom`] | components from lock files |
+
+mod error;
+pub mod parts;
+pub mod references;
+pub mod sbom;
+
+pub use error::ReleaseError;
+
+use std::path::{Path, PathBuf};
+
+use cocoon_attestation::release::{MAX_BUNDLE_LEN, ReleaseBundle, ReleaseManifest};
+use cocoon_attestation::{Digest, UnixTime};
+
+/// Longest lock file that is read.
+const MAX_LOCK: u64 = 16 * 1024 * 1024;
+
+/// Where everything comes from that another party can make again.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// Folder of the image.
+    pub image: PathBuf,
+    /// Lock file of the inputs.
+    pub lock: PathBuf,
+    /// `Cargo.lock`, for the crates among the components.
+    pub cargo_lock: Option<PathBuf>,
+    /// Files with reference values.
+    pub references: Vec<PathBuf>,
+}
+
+/// What only the release signer says.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Version.
+    pub version: String,
+    /// Revision of the source.
+    pub source: String,
+    /// Time.
+    pub created: UnixTime,
+    /// Digests of configurations that the release vouches for.
+    pub configs: Vec<Digest>,
+}
+
+impl Sources {
+    /// The manifest of a release made from these.
+    ///
+    /// # Errors
+    /// When a file cannot be read or is not what it must be, or something is too long or too much for a manifest.
+    pub fn manifest(&self, identity: Identity) -> Result<ReleaseManifest, ReleaseError> {
+        let inputs = read(&self.lock, MAX_LOCK)?;
+        let (snp, tdx) = references::read_all(&self.references)?;
+        let mut components = sbom::packages(&self.lock, &inputs)?;
+        if let Some(path) = &self.cargo_lock {
+            components.extend(sbom::crates(path, &read(path, MAX_LOCK)?)?);
+        }
+        let manifest = ReleaseManifest {
+            version: identity.version,
+            source: identity.source,
+            created: identity.created,
+            parts: parts::of(&self.image)?,
+            inputs: Digest::of(&inputs),
+            snp,
+            tdx,
+            configs: identity.configs.into_iter().collect(),
+            components,
+        };
+        // What Verifiers would not read is not released.
+        Ok(ReleaseManifest::decode(&manifest.encode())?)
+    }
+
+    /// What differs between `released` and what is made from these: a line for each part.
+    ///
+    /// # Errors
+    /// As [`Sources::manifest`].
+    pub fn differences(&self, released: &ReleaseManifest) -> Result<Vec<String>, ReleaseError> {
+        let identity = Identity {
+            version: released.version.clone(),
+            source: released.source.clone(),
+            created: released.created,
+            configs: released.configs.iter().copied().collect(),
+        };
+        Ok(compare(released, &self.manifest(identity)?))
+    }
+}
+
+fn compare(released: &ReleaseManifest, rebuilt: &ReleaseManifest) -> Vec<String> {
+    let mut out = Vec::new();
+    for path in released.parts.keys().chain(rebuilt.parts.keys()) {
+        let said = |part: Option<&cocoon_attestation::release::ImagePart>| {
+            part.map_or("none".to_owned(), |part| format!("{} bytes, {}", part.size, part.sha256))
+        };
+        let (want, got) = (released.parts.get(path), rebuilt.parts.get(path));
+        let line = format!("{path}: released {}, rebuilt {}", said(want), said(got));
+        if want != got && !out.contains(&line) {
+            out.push(line);
+        }
+    }
+    if released.inputs != rebuilt.inputs {
+        out.push(format!("inputs: released {}, rebuilt {}", released.inputs, rebuilt.inputs));
+    }
+    let mut note =
+        |differs: bool, what: &str| out.extend(differs.then(|| format!("{what}: others than released")));
+    note(released.snp != rebuilt.snp, "SNP reference values");
+    note(released.tdx != rebuilt.tdx, "TDX reference values");
+    note(released.components != rebuilt.components, "components");
+    out
+}
+
+/// Reads a bundle.
+///
+/// # Errors
+/// When the file cannot be read or is no bundle.
+pub fn read_bundle(path: &Path) -> Result<ReleaseBundle, ReleaseError> {
+    let bytes = read(path, MAX_BUNDLE_LEN as u64)?;
+    ReleaseBundle::decode(&bytes).map_err(|error| ReleaseError::wrong(path, error.to_string()))
+}
+
+/// Writes a bundle, whole or not at all.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_bundle(path: &Path, bundle: &ReleaseBundle) -> Result<(), ReleaseError> {
+    Ok(crate::log::layout::write(path, &bundle.encode())?)
+}
+
+fn read(path: &Path, max: u64) -> Result<Vec<u8>, ReleaseError> {
+    Ok(crate::log::layout::read(path, max)?)
+}
