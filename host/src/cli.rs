@@ -7,6 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind, value_par
 use crate::{
     Error,
     address::{Address, HostPort, loopback},
+    doctor::DoctorArgs,
     endorsements::EndorsementsArgs,
     relay::Limits,
     run::{EnclaveOptions, GuestOptions, Tee, vm::VmOptions},
@@ -15,7 +16,7 @@ use crate::{
 /// A week: more than anyone waits, and small enough to add to any time.
 const MAX_SECONDS: u64 = 7 * 24 * 3600;
 
-/// Start an enclave, relay bytes between clients and enclaves, and fetch what vendors endorse.
+/// Start an enclave, relay bytes between clients and enclaves, look what a machine lacks, and fetch what vendors endorse.
 ///
 /// This is the untrusted side: it sees ciphertext only, and clients need not trust it.
 #[derive(Debug, Parser)]
@@ -43,6 +44,11 @@ pub enum Command {
     /// process of this machine, for development. Prints `ready HOST:PORT` on stdout when the enclave serves. A VM that ends after it
     /// has served is started again. SIGTERM or SIGINT lets open answers finish; a second one ends at once.
     Run(Box<RunArgs>),
+    /// What this machine lacks to run enclaves in VMs, and the fix.
+    ///
+    /// Each check passes, warns or fails. A warning: an enclave runs without it, or it cannot be told from here. Exit code 1 when a
+    /// check failed. `--json` prints {"ok", "tee", "checks": [{"name", "status", "found", "want", "fix"}]}.
+    Doctor(DoctorArgs),
     /// Certificates, revocation lists, TCB info and manifests of the hardware's vendors: fetched, kept, and stapled by the enclave.
     ///
     /// Clients verify all of it themselves. Answers are only checked to be what was asked for.
@@ -249,7 +255,7 @@ fn host_data(text: &str) -> Result<String, &'static str> {
 }
 
 /// `DOMAIN:BUS:DEVICE.FUNCTION`, in hex.
-fn pci_address(text: &str) -> Result<String, &'static str> {
+pub(crate) fn pci_address(text: &str) -> Result<String, &'static str> {
     let parts: Vec<&str> = text.split([':', '.']).collect();
     let hex = |part: &str, len: usize| part.len() == len && part.bytes().all(|b| b.is_ascii_hexdigit());
     match parts.as_slice() {
