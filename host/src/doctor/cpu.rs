@@ -98,6 +98,9 @@ fn c_bit(subject: &Subject<'_>) -> Check {
     let Ok([_, _, _, _, b0, b1, b2, b3, ..]) = registers else { return ADDRESS.warn("cannot be told") };
     let ebx = u32::from_le_bytes([b0, b1, b2, b3]);
     let (bit, reduction) = (ebx & 0x3f, ebx >> 6 & 0x3f);
+    if bit == 0 {
+        return ADDRESS.fail("none: this processor does not encrypt memory").fix(SNP_FLAGS.fix);
+    }
     let found = format!("{bit}, addresses shorter by {reduction} bits");
     ADDRESS.must(bit == C_BIT, found).fix("report this processor: its C-bit is new to this version")
 }

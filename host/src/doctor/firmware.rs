@@ -34,7 +34,7 @@ const SGX: Rule = Rule {
 const QUOTES: Rule = Rule {
     name: "tdx.quote_service",
     want: "a quote generation service (qgs) at vsock port 4050",
-    fix: "install Intel's tdx-qgs, set `port = 4050` in /etc/qgs.conf, and start qgsd; without it the enclave has no evidence",
+    fix: "install Intel's tdx-qgs, set `port = 4050` in /etc/qgs.conf, load vsock_loopback, and start qgsd; without it the enclave has no evidence",
 };
 
 /// Processes of /proc that are looked at for the service.

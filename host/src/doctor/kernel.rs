@@ -95,16 +95,16 @@ fn device(subject: &Subject<'_>) -> Check {
 
 /// A device that cannot be opened: the fix depends on why.
 pub(super) fn refused(rule: &Rule, path: &str, error: &io::Error, group: &str) -> Check {
-    match error.kind() {
-        io::ErrorKind::NotFound => rule.fail(format!("no {path}")),
-        io::ErrorKind::PermissionDenied => {
-            let fix = format!(
-                "run as a member of the group {group}, and give that group {path} by the udev rules in host/systemd/70-cocoon-host.rules"
-            );
-            rule.fail(format!("{path}: this user may not open it")).fix(fix)
-        }
-        _ => rule.fail(format!("{path}: {error}")),
+    if error.kind() == io::ErrorKind::NotFound {
+        return rule.fail(format!("no {path}"));
     }
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        let fix = format!(
+            "run as a member of the group {group}, to which host/systemd/70-cocoon-host.rules gives {path}"
+        );
+        return rule.fail(format!("{path}: this user may not open it")).fix(fix);
+    }
+    rule.fail(format!("{path}: {error}"))
 }
 
 fn hardware(subject: &Subject<'_>) -> Check {

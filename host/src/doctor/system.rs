@@ -53,7 +53,7 @@ const PORT: Rule = Rule {
 const VSOCK: Rule = Rule {
     name: "vsock.device",
     want: "/dev/vhost-vsock",
-    fix: "load the kernel module vhost_vsock; without it the VM is reached over TCP, and TDX quotes come only by GetQuote",
+    fix: "load the kernel module vhost_vsock; without it the VM is reached over TCP",
 };
 
 pub(super) fn checks(subject: &Subject<'_>) -> Vec<Check> {

@@ -221,6 +221,7 @@ fn each_thing_that_is_special_to_snp() {
             ("no sev_snp", |f| f.replace("proc/cpuinfo", " sev_snp", ""), &["cpu.flags fail"]),
             ("no sev_es", |f| f.replace("proc/cpuinfo", " sev_es", ""), &["cpu.flags fail"]),
             ("C-bit", |f| f.c_bit(47), &["cpu.c_bit fail"]),
+            ("no C-bit", |f| f.c_bit(0), &["cpu.c_bit fail"]),
             ("no cpuid device", |f| f.remove("dev/cpu"), &["cpu.c_bit warn"]),
             ("no svm", |f| f.replace("proc/cpuinfo", " svm", ""), &["kvm.hardware fail"]),
             ("Debian 13", |f| f.put("proc/sys/kernel/osrelease", "6.10.9-amd64"), &["kernel.version warn"]),
@@ -286,7 +287,7 @@ fn each_thing_that_is_special_to_tdx() {
 }
 
 #[test]
-fn each_thing_that_any_machine_needs() {
+fn each_thing_that_gpus_need() {
     let gpu: [Change; 10] = [
         ("no GPU", |f| f.remove("sys/bus/pci/devices/0000:41:00.0"), &["gpu.device fail"]),
         (
@@ -307,6 +308,14 @@ fn each_thing_that_any_machine_needs() {
         ("no iommufd", |f| f.remove("dev/iommu"), &["gpu.iommufd fail"]),
         ("locked memory", |f| f.replace("proc/self/limits", "unlimited", "8388608"), &["memory.lock warn"]),
     ];
+    for good in [Fake::snp, Fake::tdx] {
+        alter(good, &gpu);
+        alter(good, &[("no groups", |f| f.remove("sys/kernel/iommu_groups"), &["iommu.groups fail"])]);
+    }
+}
+
+#[test]
+fn each_thing_that_any_machine_needs() {
     let system: [Change; 16] = [
         ("no GPU given", |f| f.options.gpus.clear(), &[]),
         ("no QEMU", |f| (f.qemu, f.objects) = ("", ""), &["qemu.version fail", "qemu.object fail"]),
@@ -345,9 +354,7 @@ fn each_thing_that_any_machine_needs() {
         ("just enough", |f| f.free = 7, &[]),
     ];
     for good in [Fake::snp, Fake::tdx] {
-        alter(good, &gpu);
         alter(good, &system);
-        alter(good, &[("no groups", |f| f.remove("sys/kernel/iommu_groups"), &["iommu.groups fail"])]);
     }
 }
 
