@@ -7,6 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind, value_par
 use crate::{
     Error,
     address::{Address, HostPort, loopback},
+    doctor::DoctorArgs,
     endorsements::EndorsementsArgs,
     relay::Limits,
     run::{EnclaveOptions, GuestOptions, Tee, vm::VmOptions},
@@ -15,7 +16,7 @@ use crate::{
 /// A week: more than anyone waits, and small enough to add to any time.
 const MAX_SECONDS: u64 = 7 * 24 * 3600;
 
-/// Start an enclave, relay bytes between clients and enclaves, and fetch what vendors endorse.
+/// Start an enclave, relay bytes between clients and enclaves, look what a machine lacks, and fetch what vendors endorse.
 ///
 /// This is the untrusted side: it sees ciphertext only, and clients need not trust it.
 #[derive(Debug, Parser)]
@@ -43,6 +44,11 @@ pub enum Command {
     /// process of this machine, for development. Prints `ready HOST:PORT` on stdout when the enclave serves. A VM that ends after it
     /// has served is started again. SIGTERM or SIGINT lets open answers finish; a second one ends at once.
     Run(Box<RunArgs>),
+    /// What this machine lacks to run enclaves in VMs, and the fix.
+    ///
+    /// Each check passes, warns or fails. A warning: an enclave runs without it, or it cannot be told from here. Exit code 1 when a
+    /// check failed. `--json` prints {"ok", "tee", "checks": [{"name", "status", "found", "want", "fix"}]}.
+    Doctor(DoctorArgs),
     /// Certificates, revocation lists, TCB info and manifests of the hardware's vendors: fetched, kept, and stapled by the enclave.
     ///
     /// Clients verify all of it themselves. Answers are only checked to be what was asked for.
@@ -110,28 +116,28 @@ pub struct VmArgs {
     #[arg(long, value_name = "IMAGE_DIR")]
     pub vm: Option<PathBuf>,
     /// vCPUs. Measured: a release has reference values for each number that it offers.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u32).range(1..=1024), requires = "vm")]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u32).range(1..=1024), conflicts_with = "process")]
     pub vcpus: u32,
     /// Type of the vCPUs, as QEMU names it. Measured with SEV-SNP.
-    #[arg(long, value_name = "TYPE", default_value = "EPYC-Genoa", requires = "vm")]
+    #[arg(long, value_name = "TYPE", default_value = "EPYC-Genoa", conflicts_with = "process")]
     pub vcpu_type: String,
     /// Memory in MiB: room for the model, and for what it computes.
-    #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = value_parser!(u64).range(256..=16_777_216), requires = "vm")]
+    #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = value_parser!(u64).range(256..=16_777_216), conflicts_with = "process")]
     pub memory: u64,
     /// PCI address of a GPU to hand to the VM by VFIO, such as 0000:41:00.0. May be given several times.
-    #[arg(long, value_name = "PCI", value_parser = pci_address, requires = "vm")]
+    #[arg(long, value_name = "PCI", value_parser = pci_address, conflicts_with = "process")]
     pub gpu: Vec<String>,
     /// HOST_DATA of an SEV-SNP launch: `cocoon-measure predict host-data`.
-    #[arg(long, value_name = "HEX", value_parser = host_data, requires = "vm")]
+    #[arg(long, value_name = "HEX", value_parser = host_data, conflicts_with = "process")]
     pub host_data: Option<String>,
     /// Files with the ID block and its authentication for an SEV-SNP launch, base64 in one line each.
-    #[arg(long, value_names = ["BLOCK", "AUTH"], num_args = 2, requires = "vm")]
+    #[arg(long, value_names = ["BLOCK", "AUTH"], num_args = 2, conflicts_with = "process")]
     pub id_block: Vec<PathBuf>,
     /// Reach the VM over vsock with this context identifier; over QEMU's user network when not given.
-    #[arg(long, value_name = "CID", value_parser = value_parser!(u32).range(3..=0xffff_fffe), requires = "vm")]
+    #[arg(long, value_name = "CID", value_parser = value_parser!(u32).range(3..=0xffff_fffe), conflicts_with = "process")]
     pub vsock_cid: Option<u32>,
     /// The QEMU program.
-    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64", requires = "vm")]
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64", conflicts_with = "process")]
     pub qemu: PathBuf,
 }
 
@@ -254,7 +260,7 @@ fn host_data(text: &str) -> Result<String, &'static str> {
 }
 
 /// `DOMAIN:BUS:DEVICE.FUNCTION`, in hex.
-fn pci_address(text: &str) -> Result<String, &'static str> {
+pub(crate) fn pci_address(text: &str) -> Result<String, &'static str> {
     let parts: Vec<&str> = text.split([':', '.']).collect();
     let hex = |part: &str, len: usize| part.len() == len && part.bytes().all(|b| b.is_ascii_hexdigit());
     match parts.as_slice() {
@@ -333,7 +339,7 @@ mod tests {
         assert_eq!(line("run --process --model m --model-digest xyz"), ValueValidation);
         assert!(read("cocoon-host run --process --model m --tee sim --policy-out p").is_ok());
         assert_eq!(line("run --process --vm d --model m"), ArgumentConflict);
-        assert_eq!(line("run --process --model m --vcpus 2"), MissingRequiredArgument);
+        assert_eq!(line("run --process --model m --vcpus 2"), ArgumentConflict);
         assert_eq!(line("run --vm d --model m --model-digest ab"), ArgumentConflict);
         assert_eq!(line("run --vm d --model m --vcpus 0"), ValueValidation);
         assert_eq!(line("run --vm d --model m --memory 1"), ValueValidation);

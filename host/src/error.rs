@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf, process::ExitStatus};
 
 use crate::address::{Address, HostPort};
+use crate::doctor::Check;
 
 /// Every failure of this crate that ends the program. A failed connection does not: it is counted in the metrics.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,31 @@ pub enum Error {
         "this machine's KVM offers neither SEV-SNP nor TDX; `cocoon-host doctor` says what is missing, and --tee sim is for development"
     )]
     NoTee,
+    /// What tells about the machine cannot be read.
+    #[error("cannot read {}: {source}; run this on a Linux machine with /proc mounted", path.display())]
+    MachineUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The doctor found something.
+    #[error("{count} checks failed; do what each line in parentheses says, and run this again")]
+    ChecksFailed {
+        /// How many.
+        count: usize,
+    },
+    /// A VM would not start.
+    #[error(
+        "this machine cannot run the VM: {}; `cocoon-host doctor --tee {tee}` shows every check",
+        listed(failed)
+    )]
+    MachineUnfit {
+        /// The platform that was looked for.
+        tee: &'static str,
+        /// The checks that failed.
+        failed: Vec<Check>,
+    },
     /// vsock was asked for and the kernel does not offer it.
     #[error("there is no /dev/vhost-vsock; load the kernel module vhost_vsock, or leave --vsock-cid out")]
     NoVsock,
@@ -126,6 +152,8 @@ impl Error {
             | Self::ModelUnreadable { .. }
             | Self::ImageUnreadable { .. }
             | Self::NoTee
+            | Self::MachineUnreadable { .. }
+            | Self::MachineUnfit { .. }
             | Self::NoVsock
             | Self::QemuStart { .. }
             | Self::ProcessorStart { .. }
@@ -134,12 +162,22 @@ impl Error {
             | Self::EnclaveMissing { .. }
             | Self::EnclaveStart { .. } => 2,
             Self::EnclaveEndedEarly { status, .. } if status.code() == Some(2) => 2,
-            Self::EnclaveEndedEarly { .. }
+            Self::ChecksFailed { .. }
+            | Self::EnclaveEndedEarly { .. }
             | Self::EnclaveEnded { .. }
             | Self::EnclaveSilent { .. }
             | Self::EnclaveWait(_) => 1,
         }
     }
+}
+
+/// Each check with what is there and what to do.
+fn listed(failed: &[Check]) -> String {
+    let one = |check: &Check| {
+        let fix = check.fix.as_deref().unwrap_or("see the manual");
+        format!("{}: {}, wanted: {} ({fix})", check.name, check.found, check.want)
+    };
+    failed.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
 /// The lines themselves are never shown: they come from a process that handles prompts.

@@ -8,12 +8,14 @@
 //! - [`relay`] copies bytes between many clients and enclaves.
 //! - [`run`] starts an enclave process and relays to it.
 //! - [`endorsements`] fetches what vendors sign about their hardware: the only TLS client.
+//! - [`doctor`] says what a machine lacks.
 //! - [`metrics`] counts, and serves the counts to a local Prometheus.
 #![forbid(unsafe_code)]
 
 pub mod address;
 pub mod cli;
 pub mod descriptors;
+pub mod doctor;
 pub mod endorsements;
 mod error;
 pub mod metrics;

@@ -15,7 +15,7 @@ use cocoon_attestation::UnixTime;
 use cocoon_host::{
     Error, announce_ready,
     cli::{Cli, Command, RelayArgs, RunArgs},
-    descriptors,
+    descriptors, doctor,
     endorsements::{self, EndorsementError},
     metrics::{self, Metrics},
     relay::{Relay, Reservation},
@@ -50,6 +50,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         match cli.command {
             Command::Relay(args) => relay(args).await,
             Command::Run(args) => run(*args).await,
+            Command::Doctor(args) => Ok(doctor::execute(args)?),
             Command::Endorsements(args) => Ok(endorsements::execute(args, cache_folder(), now()).await?),
         }
     });

@@ -3,6 +3,8 @@
 //! One test program, so that it links once. No test depends on how long anything takes: what must happen is waited for, generously.
 
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod endorsements;
 #[cfg(test)]
 mod metrics;
@@ -12,3 +14,7 @@ mod relay;
 mod run;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod systemd;
+#[cfg(test)]
+mod vm;

@@ -1,11 +1,6 @@
 //! `run --process` against a shell script in the place of the enclave.
 
-use std::{
-    io::Write,
-    net::SocketAddr,
-    path::PathBuf,
-    process::{Command, Stdio},
-};
+use std::{net::SocketAddr, path::PathBuf, process::Command};
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -24,7 +19,7 @@ struct Place(TempDir);
 impl Place {
     fn empty() -> Self {
         let place = Self(TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
-        // By other programs, because a file that this one has open for writing while another thread forks cannot be executed.
+        // By another program, because a file that this one has open for writing while another thread forks cannot be executed.
         let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_cocoon-host")).arg(place.file("")).status();
         assert!(copied.unwrap().success());
         std::fs::write(place.file("model.gguf"), "weights").unwrap();
@@ -34,15 +29,7 @@ impl Place {
     /// `$me` is the path of the script: a prefix for the files that it leaves.
     fn with_enclave(script: &str) -> Self {
         let place = Self::empty();
-        let mut writer = Command::new("/bin/sh")
-            .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
-            .arg(place.file("cocoon-enclave"))
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let text = format!("#!/bin/sh\nme=\"$0\"\n{script}\n");
-        writer.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-        assert!(writer.wait().unwrap().success());
+        crate::support::script(&place.file("cocoon-enclave"), script);
         place
     }
 

@@ -154,6 +154,20 @@ fn collect(from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
     text
 }
 
+/// Writes a shell script that can be executed; `$me` is its path.
+pub(crate) fn script(at: &Path, text: &str) {
+    // By another program, because a file that this one has open for writing while another thread forks cannot be executed.
+    let mut writer = Command::new("/bin/sh")
+        .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
+        .arg(at)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let text = format!("#!/bin/sh\nme=\"$0\"\n{text}\n");
+    writer.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(writer.wait().unwrap().success());
+}
+
 /// A client of the relay, which gives up rather than hang.
 pub(crate) fn connect(to: SocketAddr) -> TcpStream {
     patient(TcpStream::connect(to).expect("the relay accepts"))

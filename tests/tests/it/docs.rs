@@ -180,6 +180,7 @@ fn flags_in_the_documents_exist() {
         help("cocoon", &["policy", "explain"]),
         help("cocoon-host", &["run"]),
         help("cocoon-host", &["relay"]),
+        help("cocoon-host", &["doctor"]),
         help("cocoon-host", &["endorsements", "fetch"]),
         help("cocoon-measure", &["image", "verify"]),
         help("cocoon-measure", &["predict", "snp"]),

@@ -19,6 +19,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use crate::Error;
 use crate::address::Address;
+use crate::doctor::{self, Target};
 
 use super::enclave::Tee;
 use port::Port;
@@ -79,7 +80,7 @@ impl VmOptions {
     /// Finds out what can be known to fail before anything is started.
     ///
     /// # Errors
-    /// A file of the image or the model that cannot be read, a platform that this machine does not have.
+    /// A file of the image that cannot be read, or what this machine lacks: the checks of [`doctor::preflight`] that fail.
     pub fn check(&self) -> Result<(), Error> {
         let firmware = self.firmware();
         for path in ["vmlinuz", "initrd", "cmdline", firmware].map(|name| self.image.join(name)) {
@@ -88,14 +89,30 @@ impl VmOptions {
         if self.vsock_cid.is_some() && !Path::new(VHOST_VSOCK).exists() {
             return Err(Error::NoVsock);
         }
-        Ok(())
+        let wanted = doctor::Options {
+            tee: self.tee,
+            gpus: self.gpus.clone(),
+            qemu: self.qemu.clone(),
+            memory: self.memory,
+            image: None,
+            model: None,
+            listen: None,
+        };
+        doctor::preflight(&doctor::Machine::this(), &wanted)
+    }
+
+    /// The platform, chosen by what KVM offers if the operator did not.
+    fn target(&self) -> Option<Target> {
+        match self.tee {
+            Tee::Snp => Some(Target::Snp),
+            Tee::Tdx => Some(Target::Tdx),
+            Tee::Sim => Some(Target::Sim),
+            Tee::Auto => doctor::offered(&doctor::Machine::this()),
+        }
     }
 
     fn firmware(&self) -> &'static str {
-        match self.tee {
-            Tee::Tdx => "tdx/OVMF.fd",
-            Tee::Auto | Tee::Snp | Tee::Sim => "snp/OVMF.amdsev.fd",
-        }
+        self.target().unwrap_or(Target::None).firmware()
     }
 }
 
@@ -107,18 +124,18 @@ impl Vm {
     ) -> Result<(Self, ChildStdout, Address), Error> {
         let folder = tempfile::Builder::new().prefix("cocoon-vm").tempdir().map_err(Error::Temporary)?;
         let command_line = read_command_line(&options.image.join("cmdline"))?;
-        let (platform, processor) = match options.tee {
-            Tee::Sim => {
+        let (platform, processor) = match options.target().ok_or(Error::NoTee)? {
+            Target::Sim => {
                 let (processor, launched) = Processor::start(options, folder.path()).await?;
                 let Launched { table, table_address, socket, .. } = launched;
                 (Platform::Simulated { table, table_address, socket, kvm: qemu::has_kvm() }, Some(processor))
             }
-            Tee::Snp => (
+            Target::Snp => (
                 Platform::Snp { host_data: options.host_data.clone(), id_block: options.id_block.clone() },
                 None,
             ),
-            Tee::Tdx => (Platform::Tdx, None),
-            Tee::Auto => (Platform::of_this_machine(options)?, None),
+            Target::Tdx => (Platform::Tdx, None),
+            Target::None => return Err(Error::NoTee),
         };
         let (network, address) = network(options.vsock_cid, before)?;
         let port_socket = folder.path().join("host");

@@ -13,10 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::Error;
 
-use super::VmOptions;
-
 /// Bit of a guest physical address that says whether a page is encrypted: CPUID 0x8000001F EBX, the same on Milan, Genoa and Turin.
-const C_BIT: u32 = 51;
+pub(crate) const C_BIT: u32 = 51;
 /// SMT allowed, and the bit that must be one (AMD 56860, GUEST_POLICY).
 const SNP_POLICY: u32 = 0x3_0000;
 /// The host's end of the quote generation service for TDX: CID 2 is the host.
@@ -120,23 +118,6 @@ pub fn has_kvm() -> bool {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let virtualizes = cpu.split_ascii_whitespace().any(|flag| flag == "vmx" || flag == "svm");
     virtualizes && std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok()
-}
-
-impl Platform {
-    /// SNP or TDX, as the kernel's module says that it is switched on.
-    pub(super) fn of_this_machine(options: &VmOptions) -> Result<Self, Error> {
-        let is_on = |parameter: &str| {
-            let text = std::fs::read_to_string(Path::new("/sys/module").join(parameter)).unwrap_or_default();
-            matches!(text.trim(), "Y" | "1")
-        };
-        if is_on("kvm_amd/parameters/sev_snp") {
-            return Ok(Self::Snp {
-                host_data: options.host_data.clone(),
-                id_block: options.id_block.clone(),
-            });
-        }
-        if is_on("kvm_intel/parameters/tdx") { Ok(Self::Tdx) } else { Err(Error::NoTee) }
-    }
 }
 
 impl Machine {
