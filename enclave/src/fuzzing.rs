@@ -10,6 +10,16 @@ pub fn certificate_table(bytes: &[u8]) {
     let _any = crate::platform::certificates::parse_table(bytes);
 }
 
+/// What the host sends through the port of the VM.
+pub fn host_port(mut bytes: &[u8]) {
+    while crate::init::host_port::Frame::read(&mut bytes).is_ok() {}
+}
+
+/// The kernel's command line.
+pub fn command_line(bytes: &[u8]) {
+    let _any = crate::init::command_line::arguments(&String::from_utf8_lossy(bytes));
+}
+
 /// The answer of a TDX guest's host to a request for a quote.
 pub fn quote_response(bytes: &[u8]) {
     let _any = crate::platform::qgs::parse(bytes);

@@ -98,7 +98,7 @@ pub struct RunArgs {
     pub endorsements: Option<PathBuf>,
     /// The release that the enclave is of, for its clients: the file that `cocoon-measure release create` wrote, with signatures and log
     /// proof. It is read again when it changes.
-    #[arg(long, value_name = "FILE", conflicts_with = "vm")]
+    #[arg(long, value_name = "FILE")]
     pub release: Option<PathBuf>,
     /// Copy the enclave's event log to stderr. It holds no content.
     #[arg(long)]
@@ -216,6 +216,7 @@ impl RunArgs {
             id_block,
             vsock_cid: self.vm.vsock_cid,
             endorsements: self.endorsements.clone(),
+            release: self.release.clone(),
             policy_out: self.policy_out.clone(),
         }))
     }

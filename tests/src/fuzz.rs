@@ -19,7 +19,7 @@ use cocoon_measurements::{explain, image, predict};
 pub type Target = fn(&[u8]);
 
 /// Name and function of every target.
-pub const TARGETS: [(&str, Target); 34] = [
+pub const TARGETS: [(&str, Target); 37] = [
     ("attest_request", |bytes| round_trip(AttestRequest::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("attest_response", |bytes| round_trip(AttestResponse::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("epoch_statement", |bytes| round_trip(EpochStatement::decode(bytes).ok().map(|m| m.encode()), bytes)),
@@ -90,6 +90,11 @@ pub const TARGETS: [(&str, Target); 34] = [
     }),
     ("verify", verify),
     ("chat_request", cocoon_enclave::fuzzing::chat_request),
+    ("host_port", cocoon_enclave::fuzzing::host_port),
+    ("command_line", cocoon_enclave::fuzzing::command_line),
+    ("driver_lock", |bytes| {
+        let _any = image::cuda::Driver::parse(std::path::Path::new("d"), &String::from_utf8_lossy(bytes));
+    }),
     ("snp_certificate_table", cocoon_enclave::fuzzing::certificate_table),
     ("tdx_quote_response", cocoon_enclave::fuzzing::quote_response),
     ("initramfs", |bytes| {

@@ -13,7 +13,7 @@ const MAX_LEN: usize = 2048;
 const PREFIX: &str = "cocoon.";
 
 /// Keys that the image decides by what it finds, never the command line.
-const RESERVED: [&str; 5] = ["model", "model-size", "endorsements", "sim-processor", "describe"];
+const RESERVED: [&str; 6] = ["model", "model-size", "endorsements", "release", "sim-processor", "describe"];
 
 /// Why a command line is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

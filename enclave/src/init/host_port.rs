@@ -3,6 +3,7 @@
 //! All of it is data that clients verify, or what a host can do anyway. Frames are `kind u8 || length u32, big-endian || body`; what
 //! is no frame of a known kind ends the reading, and the enclave goes on with what it has.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -16,8 +17,10 @@ use crate::events::{Event, EventLog};
 /// Name of the port, `name=` of QEMU's virtserialport.
 pub const NAME: &str = "cocoon.host";
 
-/// Where endorsements lie once they came.
+/// Where endorsements and the release lie once they came.
 pub const ENDORSEMENTS: &str = "/run/endorsements";
+/// See [`ENDORSEMENTS`].
+pub const RELEASE: &str = "/run/release";
 
 /// What a bundle of endorsements may have, and everything else stays below.
 pub const MAX_BODY: u32 = 1024 * 1024;
@@ -37,6 +40,8 @@ pub enum Frame {
     Endorsements(Vec<u8>),
     /// 2: let answers end, and switch off.
     Stop,
+    /// 3: the release that this enclave is of.
+    Release(Vec<u8>),
 }
 
 /// Why reading ended.
@@ -47,7 +52,7 @@ pub enum FrameError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// A kind that does not exist.
-    #[error("frame of kind {0}, expected 0 to 2")]
+    #[error("frame of kind {0}, expected 0 to 3")]
     Kind(u8),
     /// A body that is longer than its kind allows.
     #[error("body of {0} bytes, at most {MAX_BODY} are allowed, and none with kinds 0 and 2")]
@@ -64,7 +69,7 @@ impl Frame {
         reader.read_exact(&mut head)?;
         let [kind, length @ ..] = head;
         let length = u32::from_be_bytes(length);
-        let max = if kind == 1 { MAX_BODY } else { 0 };
+        let max = if kind == 1 || kind == 3 { MAX_BODY } else { 0 };
         if length > max {
             return Err(FrameError::Length(length));
         }
@@ -77,6 +82,7 @@ impl Frame {
             0 => Ok(Self::Begin),
             1 => Ok(Self::Endorsements(body)),
             2 => Ok(Self::Stop),
+            3 => Ok(Self::Release(body)),
             other => Err(FrameError::Kind(other)),
         }
     }
@@ -87,8 +93,8 @@ impl Frame {
 pub(super) struct Listening {
     /// Becomes true when the host asks for the end.
     pub(super) asked: watch::Receiver<bool>,
-    /// Whether [`ENDORSEMENTS`] is there.
-    pub(super) has_endorsements: bool,
+    /// Options for what came at the start.
+    pub(super) found: Vec<(&'static str, OsString)>,
 }
 
 /// The device of the port with that name.
@@ -107,13 +113,14 @@ pub(super) fn find(root: &Path, name: &str) -> Option<PathBuf> {
 pub(super) fn listen(root: &Path, events: &EventLog) -> Listening {
     let (stop, asked) = watch::channel(false);
     let (begun, begins) = channel();
-    let file = Path::new(ENDORSEMENTS);
     if let Some(port) = find(root, NAME).and_then(|path| File::open(path).ok()) {
         let events = events.clone();
-        std::thread::spawn(move || follow(Port(port), file, &stop, &begun, &events));
+        std::thread::spawn(move || follow(Port(port), Path::new("/run"), &stop, &begun, &events));
         let _or_goes_on_without = begins.recv_timeout(PATIENCE);
     }
-    Listening { asked, has_endorsements: file.exists() }
+    let files = [("--endorsements", ENDORSEMENTS), ("--release", RELEASE)];
+    let came = files.into_iter().filter(|(_, file)| Path::new(file).exists());
+    Listening { asked, found: came.map(|(option, file)| (option, file.into())).collect() }
 }
 
 /// A port that the host does not hold open gives nothing, and may do so later.
@@ -132,7 +139,7 @@ impl Read for Port {
 
 fn follow(
     mut port: impl Read,
-    endorsements: &Path,
+    folder: &Path,
     stop: &watch::Sender<bool>,
     begun: &Sender<()>,
     events: &EventLog,
@@ -143,8 +150,13 @@ fn follow(
             Ok(Frame::Begin) => drop(begun.send(())),
             Ok(Frame::Stop) => drop(stop.send_replace(true)),
             Ok(Frame::Endorsements(bytes)) => {
-                if replace(endorsements, &bytes).is_err() {
+                if replace(&folder.join("endorsements"), &bytes).is_err() {
                     events.log(&Event::EndorsementsUnusable);
+                }
+            }
+            Ok(Frame::Release(bytes)) => {
+                if replace(&folder.join("release"), &bytes).is_err() {
+                    events.log(&Event::ReleaseUnusable);
                 }
             }
             Err(_) => return events.log(&Event::HostPortClosed),
@@ -179,12 +191,13 @@ mod tests {
         assert_eq!(read(&frame(0, b"")).unwrap(), Frame::Begin);
         assert_eq!(read(&frame(1, b"abc")).unwrap(), Frame::Endorsements(b"abc".to_vec()));
         assert_eq!(read(&frame(2, b"")).unwrap(), Frame::Stop);
+        assert_eq!(read(&frame(3, b"abc")).unwrap(), Frame::Release(b"abc".to_vec()));
     }
 
     #[test]
     fn what_is_no_frame_is_refused() {
         let refused = |bytes: &[u8]| read(bytes).unwrap_err().to_string();
-        assert!(refused(&frame(3, b"")).contains("kind 3"));
+        assert!(refused(&frame(4, b"")).contains("kind 4"));
         assert!(refused(&frame(0, b"x")).contains("body of 1 bytes"));
         assert!(refused(&frame(2, b"x")).contains("body of 1 bytes"));
         let largest = vec![7; MAX_BODY as usize];
@@ -204,18 +217,19 @@ mod tests {
             frame(1, b"one"),
             frame(0, b""),
             frame(1, b"two"),
+            frame(3, b"release"),
             frame(2, b""),
             frame(9, b""),
             frame(1, b"no"),
         ];
         let (stop, asked) = watch::channel(false);
         let (begun, begins) = channel();
-        let (written, log) = (tempfile::NamedTempFile::new().unwrap(), Vec::new());
-        drop(log as Vec<u8>);
+        let written = tempfile::NamedTempFile::new().unwrap();
         let events = EventLog::new(written.reopen().unwrap());
-        follow(&mut &*bytes.concat(), &file, &stop, &begun, &events);
+        follow(&mut &*bytes.concat(), folder.path(), &stop, &begun, &events);
         events.flush();
         assert_eq!(std::fs::read(&file).unwrap(), b"two");
+        assert_eq!(std::fs::read(folder.path().join("release")).unwrap(), b"release");
         assert!(*asked.borrow() && begins.try_recv().is_ok());
         assert!(std::fs::read_to_string(written.path()).unwrap().contains("host_port_closed"));
     }

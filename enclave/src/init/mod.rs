@@ -8,6 +8,7 @@
 //! | [`harden`] | what this machine gives up before it reads a byte from outside |
 //! | [`network`] | one address, for the host alone |
 //! | [`disks`] | the disk with the model |
+//! | [`gpus`] | device files of NVIDIA's driver |
 //! | [`host_port`] | what the host sends while the enclave runs: endorsements, the wish to stop |
 //! | [`power`] | the end |
 //! | `inside` | what is in this machine, told by itself: only with the cargo feature `sim` |
@@ -16,6 +17,7 @@
 
 pub mod command_line;
 mod disks;
+mod gpus;
 mod harden;
 pub mod host_port;
 #[cfg(feature = "sim")]
@@ -72,19 +74,21 @@ fn try_boot(events: &EventLog) -> Result<Machine, BootStep> {
     let root = Path::new("/");
     mounts::early().map_err(|_io| BootStep::Mounts)?;
     modules::load_all(root)?;
+    gpus::make_device_files(root).map_err(|_errno| BootStep::Modules)?;
     mounts::late().map_err(|_io| BootStep::Mounts)?;
     harden::sysctls(root).map_err(|_io| BootStep::Hardening)?;
     let given = command_line::read(root).map_err(|_bad| BootStep::CommandLine)?;
-    let found = find(root, &given)?;
-    let stop = host_port::listen(root, events);
+    let mut found = find(root, &given)?;
+    let host = host_port::listen(root, events);
+    found.extend(host.found);
     harden::give_up(root).map_err(|_any| BootStep::Hardening)?;
-    let settings = settings(&given, &found, stop.has_endorsements)?;
+    let settings = settings(&given, &found)?;
     check_memory(root, &settings, events)?;
     #[cfg(feature = "sim")]
     if settings.sim_look_inside {
         events.log(&Event::Inside(inside::look()));
     }
-    Ok(Machine { settings, stop: stop.asked })
+    Ok(Machine { settings, stop: host.asked })
 }
 
 /// What the command line does not say, because the host decides it: `--option value`.
@@ -110,18 +114,11 @@ fn find(root: &Path, given: &[OsString]) -> Result<Vec<(&'static str, OsString)>
     Ok(found)
 }
 
-fn settings(
-    given: &[OsString],
-    found: &[(&'static str, OsString)],
-    has_endorsements: bool,
-) -> Result<Settings, BootStep> {
+fn settings(given: &[OsString], found: &[(&'static str, OsString)]) -> Result<Settings, BootStep> {
     let mut arguments: Vec<OsString> = vec!["cocoon-enclave".into()];
     arguments.extend(given.iter().cloned());
     for (option, value) in found {
         arguments.extend([option.into(), value.clone()]);
-    }
-    if has_endorsements {
-        arguments.extend(["--endorsements".into(), host_port::ENDORSEMENTS.into()]);
     }
     Settings::try_parse_from(arguments).map_err(|_usage| BootStep::CommandLine)
 }

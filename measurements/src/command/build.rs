@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use cocoon_measurements::image::build::Order;
 use cocoon_measurements::image::compile::Recipe;
+use cocoon_measurements::image::cuda::Driver;
 use cocoon_measurements::image::lock::Lock;
 use cocoon_measurements::image::store::Store;
 
@@ -34,6 +35,12 @@ pub(crate) struct Build {
     /// With the simulated platform: for development, never released
     #[arg(long)]
     simulated: bool,
+    /// An image for NVIDIA GPUs: the folder with NVIDIA's files, a kernel with its modules, and a `driver.lock` (`docs/image.md`)
+    #[arg(long, value_name = "DIR", requires = "gpus", conflicts_with = "simulated")]
+    driver: Option<PathBuf>,
+    /// How many GPUs the machine has; measured
+    #[arg(long, value_name = "N", requires = "driver", value_parser = clap::value_parser!(u32).range(1..=16))]
+    gpus: Option<u32>,
     /// Take the toolchain that is there even if it is not the locked one: for development, nobody can reproduce it
     #[arg(long)]
     any_toolchain: bool,
@@ -51,8 +58,12 @@ impl Build {
         let lock = Lock::parse(&text, &lock_file)?;
         let store = Store::new(self.store).with_mirrors(self.mirror, work.join("packages"));
         let environment = std::env::vars_os().collect();
-        let recipe = Recipe { source, target_dir: work, simulated: self.simulated, environment };
-        let order = Order { lock: &lock, store: &store, recipe: &recipe, any_toolchain: self.any_toolchain };
+        let driver = self.driver.as_deref().map(Driver::open).transpose()?;
+        let is_static = driver.is_none();
+        let recipe = Recipe { source, target_dir: work, simulated: self.simulated, is_static, environment };
+        let gpus = driver.as_ref().zip(self.gpus);
+        let order =
+            Order { lock: &lock, store: &store, recipe: &recipe, gpus, any_toolchain: self.any_toolchain };
         let image = order.build()?;
         image.write(&self.out)?;
         for (path, part) in &image.manifest.parts {

@@ -5,12 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::compile::{self, Recipe};
-use super::lock::Lock;
+use super::cuda::Driver;
+use super::lock::{Lock, Package};
 use super::manifest::{Content, FORMAT, Input, Manifest, Profile};
 use super::newc::Initramfs;
 use super::store::Store;
 use super::toolchain::{self, Toolchain};
-use super::{Error, deb, modules};
+use super::{Error, cuda, deb, modules};
 
 /// The measured command line; `docs/image.md` says why each word is there.
 pub const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=1 panic=-1 oops=panic rdinit=/init \
@@ -36,6 +37,8 @@ pub struct Order<'a> {
     pub store: &'a Store,
     /// How the program is compiled.
     pub recipe: &'a Recipe,
+    /// NVIDIA's driver, for an image for that many GPUs.
+    pub gpus: Option<(&'a Driver, u32)>,
     /// Whether a toolchain that is not locked will do: for development.
     pub any_toolchain: bool,
 }
@@ -69,9 +72,10 @@ impl Order<'_> {
         let tools = toolchain::compare(toolchain.tools()?, self.lock, self.any_toolchain)?;
         let packaged = self.packaged()?;
         let enclave = self.recipe.compile(&toolchain)?;
-        let command_line = format!("{COMMAND_LINE}{}", if self.recipe.simulated { SIMULATED } else { "" });
+        let command_line = self.command_line();
         let config = describe(&enclave, &command_line)?;
-        let initramfs = initramfs(enclave, &packaged.modules);
+        let mut initramfs = packaged.initramfs;
+        initramfs.file("init", 0o555, enclave);
         let initrd = initramfs.encode().ok_or_else(|| Error::package("initrd", "a file of 4 GiB or more"))?;
         let part = |path, content| Part { path, content };
         let parts = vec![
@@ -81,19 +85,19 @@ impl Order<'_> {
             part("snp/OVMF.amdsev.fd", packaged.snp_firmware),
             part("tdx/OVMF.fd", packaged.tdx_firmware),
         ];
-        let input = |package: &super::lock::Package| Input {
+        let input = |package: &Package| Input {
             name: package.name.clone(),
             version: package.version.clone(),
             sha256: package.sha256,
         };
         let manifest = Manifest {
             format: FORMAT.to_owned(),
-            profile: Profile::Cpu,
+            profile: if self.gpus.is_some() { Profile::Cuda } else { Profile::Cpu },
             simulated: self.recipe.simulated,
             parts: parts.iter().map(|part| (part.path.to_owned(), Content::of(&part.content))).collect(),
             initrd: initramfs.entries(),
             config,
-            inputs: self.lock.packages.iter().map(input).collect(),
+            inputs: packaged.used.iter().map(input).collect(),
             lock: self.lock.digest,
             toolchain: tools,
             not_locked: NOT_LOCKED.map(str::to_owned).into(),
@@ -101,31 +105,54 @@ impl Order<'_> {
         Ok(Image { parts, manifest })
     }
 
+    fn command_line(&self) -> String {
+        let gpus = self.gpus.map_or_else(String::new, |(_, gpus)| format!(" cocoon.gpus={gpus}"));
+        format!("{COMMAND_LINE}{gpus}{}", if self.recipe.simulated { SIMULATED } else { "" })
+    }
+
     fn packaged(&self) -> Result<Packaged, Error> {
-        let kernel = self.lock.package("linux-image-")?;
-        let files = deb::extract(kernel.file(), &self.store.read(kernel)?, |path| {
-            path.starts_with("boot/vmlinuz-") || path.ends_with(".ko.xz")
-        })?;
-        let firmware = |name: &str, file: &str| {
+        let mut used = Vec::new();
+        let (vmlinuz, initramfs) = self.kernel(&mut used)?;
+        let mut firmware = |name: &str, file: &str| {
             let package = self.lock.package(name)?;
+            used.push(package.clone());
             let files = deb::extract(package.file(), &self.store.read(package)?, |path| path == file)?;
             only(package.file(), &files, |path| path == file)
         };
-        Ok(Packaged {
-            vmlinuz: only(kernel.file(), &files, |path| path.starts_with("boot/vmlinuz-"))?,
-            modules: modules::resolve(&files)?,
-            snp_firmware: firmware("ovmf-amdsev", "usr/share/ovmf/OVMF.amdsev.fd")?,
-            tdx_firmware: firmware("ovmf", "usr/share/ovmf/OVMF.fd")?,
-        })
+        let snp_firmware = firmware("ovmf-amdsev", "usr/share/ovmf/OVMF.amdsev.fd")?;
+        let tdx_firmware = firmware("ovmf", "usr/share/ovmf/OVMF.fd")?;
+        Ok(Packaged { vmlinuz, initramfs, snp_firmware, tdx_firmware, used })
+    }
+
+    /// The kernel, and an initramfs with everything but the program.
+    fn kernel(&self, used: &mut Vec<Package>) -> Result<(Vec<u8>, Initramfs), Error> {
+        // NVIDIA's modules are in a kernel of the operator's, if in any.
+        let own = self.gpus.and_then(|(driver, _)| {
+            driver.lock.package("linux-image-").is_ok().then(|| (driver.lock.clone(), driver.store()))
+        });
+        let (lock, store) = own.as_ref().map_or((self.lock, self.store), |(lock, store)| (lock, store));
+        let kernel = lock.package("linux-image-")?;
+        used.push(kernel.clone());
+        let files = deb::extract(kernel.file(), &store.read(kernel)?, |path| {
+            path.starts_with("boot/vmlinuz-") || path.ends_with(".ko.xz")
+        })?;
+        let more: &[&str] = if self.gpus.is_some() { &cuda::MODULES } else { &[] };
+        let mut initramfs = skeleton(&modules::resolve(&files, more)?);
+        if let Some((driver, _)) = self.gpus {
+            used.extend(cuda::add_libraries(self.lock, self.store, &mut initramfs)?);
+            driver.add(&mut initramfs)?;
+        }
+        Ok((only(kernel.file(), &files, |path| path.starts_with("boot/vmlinuz-"))?, initramfs))
     }
 }
 
 /// What packages give.
 struct Packaged {
     vmlinuz: Vec<u8>,
-    modules: Vec<modules::Module>,
+    initramfs: Initramfs,
     snp_firmware: Vec<u8>,
     tdx_firmware: Vec<u8>,
+    used: Vec<Package>,
 }
 
 /// The program says what its configuration is; it must be a file for that.
@@ -154,9 +181,9 @@ fn only(
     }
 }
 
-fn initramfs(enclave: Vec<u8>, modules: &[modules::Module]) -> Initramfs {
+/// Everything but the program.
+fn skeleton(modules: &[modules::Module]) -> Initramfs {
     let mut out = Initramfs::new();
-    out.file("init", 0o555, enclave);
     out.device("dev/console", 0o600, (5, 1));
     for folder in ["proc", "run", "sys"] {
         out.folder(folder, 0o555);

@@ -22,6 +22,8 @@ pub struct Recipe {
     pub target_dir: PathBuf,
     /// With the simulated platform.
     pub simulated: bool,
+    /// One static program; else one that loads libraries, as NVIDIA's must be.
+    pub is_static: bool,
     /// The builder's environment, of which [`KEPT`] is used.
     pub environment: Vec<(OsString, OsString)>,
 }
@@ -74,8 +76,10 @@ impl Recipe {
             (cargo_home.as_os_str(), "/cargo"),
             (toolchain.sysroot.as_os_str(), "/rust"),
         ];
-        let mut rust: Vec<OsString> =
-            ["-Ctarget-feature=+crt-static", "-Crelocation-model=static"].map(Into::into).into();
+        let mut rust: Vec<OsString> = Vec::new();
+        if self.is_static {
+            rust.extend(["-Ctarget-feature=+crt-static", "-Crelocation-model=static"].map(Into::into));
+        }
         let mut c = OsString::new();
         // The compilers take the last one that fits: the innermost folder comes last.
         for (from, to) in paths.iter().rev() {

@@ -102,6 +102,23 @@ impl Package {
 }
 
 impl Lock {
+    /// Reads the packages of a `driver.lock` ([`super::cuda`]), which has more keys.
+    ///
+    /// # Errors
+    /// As [`Lock::parse`].
+    pub(crate) fn of_driver(text: &str, path: &Path) -> Result<Self, Error> {
+        let wrong = |why: String| Error::Lock { path: path.to_owned(), why };
+        let mut table: toml::Table =
+            toml::from_str(text).map_err(|e| wrong(e.message().replace('\n', ", ")))?;
+        for key in ["driver", "file"] {
+            table.remove(key);
+        }
+        let rest = toml::Value::Table(table)
+            .try_into::<Self>()
+            .map_err(|e| wrong(e.message().replace('\n', ", ")))?;
+        rest.checked(text, path)
+    }
+
     /// Reads a lock file's text; `path` is for errors.
     ///
     /// # Errors
@@ -111,7 +128,13 @@ impl Lock {
         if text.len() > MAX_LEN {
             return Err(wrong(format!("{} bytes, at most {MAX_LEN} are allowed", text.len())));
         }
-        let mut lock: Self = toml::from_str(text).map_err(|e| wrong(e.message().replace('\n', ", ")))?;
+        let lock: Self = toml::from_str(text).map_err(|e| wrong(e.message().replace('\n', ", ")))?;
+        lock.checked(text, path)
+    }
+
+    fn checked(self, text: &str, path: &Path) -> Result<Self, Error> {
+        let wrong = |why: String| Error::Lock { path: path.to_owned(), why };
+        let mut lock = self;
         if lock.version != 1 {
             return Err(wrong(format!("version {} is unknown, expected 1", lock.version)));
         }

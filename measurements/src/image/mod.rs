@@ -9,6 +9,7 @@
 //! | [`lock`] | which packages, by version and SHA-256 |
 //! | [`update`] | which packages there are now |
 //! | [`store`] | where they come from |
+//! | [`cuda`] | what an image for GPUs has beside |
 //! | [`deb`] | what is inside a Debian package |
 //! | [`modules`] | which kernel modules, in which order |
 //! | [`toolchain`] | what compiles the program |
@@ -19,6 +20,7 @@
 pub mod archive;
 pub mod build;
 pub mod compile;
+pub mod cuda;
 pub mod deb;
 pub mod directory;
 pub mod lock;
@@ -76,6 +78,20 @@ pub enum Error {
         /// Where it was looked for.
         looked: String,
     },
+    /// A file of NVIDIA's driver is missing.
+    #[error(
+        "{name} ({purpose}) is not in {} or not in its {}: put it there, with its size and sha256",
+        folder.display(),
+        cuda::DRIVER_LOCK
+    )]
+    Driver {
+        /// The file.
+        name: &'static str,
+        /// What it is for.
+        purpose: &'static str,
+        /// The operator's folder.
+        folder: PathBuf,
+    },
     /// A program is missing or does not work.
     #[error("{name}: {why}; install it (`docs/image.md` says which packages)")]
     Tool {
@@ -127,6 +143,7 @@ impl Error {
             | Self::Lock { .. }
             | Self::Missing { .. }
             | Self::Tool { .. }
+            | Self::Driver { .. }
             | Self::Compile { .. } => false,
         }
     }

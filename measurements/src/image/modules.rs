@@ -39,15 +39,15 @@ pub struct Module {
     pub file: Vec<u8>,
 }
 
-/// The modules of [`WANTED`] and what they depend on, each behind what it depends on. `files` are a package's, by path.
+/// The modules of [`WANTED`] and `more`, and what they depend on, each behind what it depends on. `files` are a package's, by path.
 ///
 /// # Errors
 /// [`Error::Package`] if a module is missing, cannot be read, is not signed, or depends on itself.
-pub fn resolve(files: &BTreeMap<String, Vec<u8>>) -> Result<Vec<Module>, Error> {
+pub fn resolve(files: &BTreeMap<String, Vec<u8>>, more: &[&str]) -> Result<Vec<Module>, Error> {
     let by_name: BTreeMap<String, &Vec<u8>> =
         files.iter().filter_map(|(path, file)| Some((module_name(path)?, file))).collect();
     let mut order = Vec::new();
-    for wanted in WANTED {
+    for wanted in WANTED.iter().chain(more) {
         add(&canonical(wanted), &by_name, &mut Vec::new(), &mut order)?;
     }
     Ok(order)
@@ -170,7 +170,7 @@ mod tests {
             ("failover", ""),
             ("unwanted", ""),
         ]);
-        let modules = resolve(&files).unwrap();
+        let modules = resolve(&files, &[]).unwrap();
         let want = [
             "configfs",
             "tsm",
@@ -188,7 +188,9 @@ mod tests {
 
     #[test]
     fn kernels_that_lack_something_are_refused() {
-        let refused = |files: BTreeMap<String, Vec<u8>>| resolve(&files).unwrap_err().to_string();
+        let refused = |files: BTreeMap<String, Vec<u8>>| resolve(&files, &[]).unwrap_err().to_string();
+        let for_gpus = resolve(&kernel(&[]), &["nvidia"]).unwrap_err().to_string();
+        assert!(for_gpus.contains("nvidia: the kernel has no such module"), "{for_gpus}");
         assert!(refused(BTreeMap::new()).contains("tsm: the kernel has no such module"));
         assert!(refused(kernel(&[("tsm", "configfs")])).contains("configfs: the kernel has no such module"));
         assert!(

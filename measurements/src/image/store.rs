@@ -89,7 +89,7 @@ pub(crate) fn fetch(url: &str, size: u64) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-fn checked(package: &Package, path: &Path, file: impl Read) -> Result<Vec<u8>, Error> {
+pub(super) fn checked(package: &Package, path: &Path, file: impl Read) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     // One byte more than it may have tells that there are more.
     let read = file.take(package.size.saturating_add(1)).read_to_end(&mut bytes);

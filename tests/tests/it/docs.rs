@@ -133,9 +133,11 @@ fn examples_are_policies() {
 #[test]
 fn every_event_of_the_enclave_is_documented() {
     let source = std::fs::read_to_string(repository().join("enclave/src/events.rs")).unwrap();
-    let text = std::fs::read_to_string(repository().join("docs/operating.md")).unwrap();
+    let read = |name: &str| std::fs::read_to_string(repository().join(name)).unwrap();
+    // Those of the boot are with the image.
+    let text = read("docs/operating.md") + &read("docs/image.md");
     let mut seen = 0;
-    for name in ["Event", "EpochFault", "AttesterFault", "Refusal"] {
+    for name in ["Event", "BootStep", "Failure", "EpochFault", "AttesterFault", "Refusal"] {
         let body =
             source.split_once(&format!("pub enum {name} {{\n")).unwrap().1.split_once("\n}").unwrap().0;
         // Variants are what begins with a capital letter four spaces in.
@@ -182,7 +184,13 @@ fn flags_in_the_documents_exist() {
         help("cocoon-host", &["relay"]),
         help("cocoon-host", &["doctor"]),
         help("cocoon-host", &["endorsements", "fetch"]),
+        help("cocoon-measure", &["image", "build"]),
+        help("cocoon-measure", &["image", "lock"]),
         help("cocoon-measure", &["image", "verify"]),
+        help("cocoon-measure", &["id-block", "create"]),
+        help("cocoon-measure", &["predict", "policy"]),
+        help("cocoon-measure", &["predict", "host-data"]),
+        help("cocoon-sim-processor", &["serve"]),
         help("cocoon-measure", &["predict", "snp"]),
         help("cocoon-measure", &["predict", "tdx"]),
         help("cocoon-measure", &["explain"]),
@@ -201,6 +209,7 @@ fn flags_in_the_documents_exist() {
         help("cocoon-measure", &["log", "cosign"]),
         help("cocoon-enclave", &[]),
         std::fs::read_to_string(repository().join("scripts/demo")).unwrap(),
+        std::fs::read_to_string(repository().join("scripts/image")).unwrap(),
         std::fs::read_to_string(repository().join("scripts/bench")).unwrap(),
     ]
     .concat();

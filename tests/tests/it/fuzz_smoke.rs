@@ -68,6 +68,12 @@ fn seeds() -> Vec<Vec<u8>> {
     let mut report = vec![0; cocoon_attestation::snp::REPORT_LEN];
     (report[0], report[0x34]) = (3, 1);
     seeds.extend([report, Vec::new()]);
+    seeds.push(b"\x01\0\0\0\x03abc\0\0\0\0\0\x03\0\0\0\x01x\x02\0\0\0\0".to_vec());
+    seeds.push(b"console=ttyS0 quiet cocoon.tee=sim cocoon.max-running=8".to_vec());
+    seeds.push(
+        b"version = 1\ndriver = \"580.95.05\"\npackage = []\n[[file]]\nname = \"libcuda.so.1\"\nsize = 1\n"
+            .to_vec(),
+    );
     seeds.extend(releases());
     seeds.extend(image());
     seeds.extend(processor());

@@ -62,6 +62,8 @@ pub struct VmOptions {
     pub vsock_cid: Option<u32>,
     /// What the enclave staples.
     pub endorsements: Option<PathBuf>,
+    /// Which release it is.
+    pub release: Option<PathBuf>,
     /// Where to write the policy that accepts a simulated VM.
     pub policy_out: Option<PathBuf>,
 }
@@ -163,7 +165,7 @@ impl Vm {
             .spawn()
             .map_err(failed)?;
         let console = qemu.stdout.take().ok_or_else(|| failed(std::io::ErrorKind::BrokenPipe.into()))?;
-        let port = Port::open(port_socket, options.endorsements.clone());
+        let port = Port::open(port_socket, options.endorsements.clone(), options.release.clone());
         Ok((Self { qemu, port, _processor: processor, _folder: folder }, console, address))
     }
 

@@ -1,6 +1,7 @@
-//! What the host tells a VM that runs: endorsements, when there are new ones, and to let answers end.
+//! What the host tells a VM that runs: endorsements and its release, when there are new ones, and to let answers end.
 //!
-//! Frames are `kind u8 || length u32, big-endian || body`: 0 everything of the start is there, 1 endorsements, 2 stop.
+//! Frames are `kind u8 || length u32, big-endian || body`: 0 everything of the start is there, 1 endorsements, 2 stop,
+//! 3 release.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -13,6 +14,7 @@ use tokio::task::JoinHandle;
 const BEGIN: u8 = 0;
 const ENDORSEMENTS: u8 = 1;
 const STOP: u8 = 2;
+const RELEASE: u8 = 3;
 
 /// What the enclave takes at most.
 const MAX_BODY: u64 = 1024 * 1024;
@@ -29,12 +31,15 @@ pub(super) struct Port {
 }
 
 impl Port {
-    /// Connects to `socket` as soon as it is there, and sends what is in `endorsements` whenever that changes.
-    pub(super) fn open(socket: PathBuf, endorsements: Option<PathBuf>) -> Self {
+    /// Connects to `socket` as soon as it is there, and sends what is in the files whenever that changes.
+    pub(super) fn open(socket: PathBuf, endorsements: Option<PathBuf>, release: Option<PathBuf>) -> Self {
         let (stop, asked) = watch::channel(false);
         // It ends with QEMU: then writing fails, or nobody waits any more.
         let task = tokio::spawn(async move {
-            let _gone = tell(&socket, endorsements.as_deref(), asked).await;
+            let files = [(ENDORSEMENTS, endorsements), (RELEASE, release)];
+            let files =
+                files.into_iter().filter_map(|(kind, path)| Some(File { kind, path: path?, sent: None }));
+            let _gone = tell(&socket, files.collect(), asked).await;
         });
         Self { stop, task }
     }
@@ -51,19 +56,22 @@ impl Drop for Port {
     }
 }
 
-async fn tell(
-    socket: &Path,
-    endorsements: Option<&Path>,
-    mut asked: watch::Receiver<bool>,
-) -> std::io::Result<()> {
+/// A file that is sent when it is another than the last time.
+#[derive(Debug)]
+struct File {
+    kind: u8,
+    path: PathBuf,
+    sent: Option<SystemTime>,
+}
+
+async fn tell(socket: &Path, mut files: Vec<File>, mut asked: watch::Receiver<bool>) -> std::io::Result<()> {
     let mut stream = loop {
         match UnixStream::connect(socket).await {
             Ok(stream) => break stream,
             Err(_) => tokio::time::sleep(RETRY).await,
         }
     };
-    let mut sent = None;
-    send_new(&mut stream, endorsements, &mut sent).await?;
+    send_new(&mut stream, &mut files).await?;
     send(&mut stream, BEGIN, &[]).await?;
     loop {
         tokio::select! {
@@ -72,7 +80,7 @@ async fn tell(
                 // Held open: QEMU ends, and with it this.
                 std::future::pending::<()>().await;
             }
-            () = tokio::time::sleep(CHECK) => send_new(&mut stream, endorsements, &mut sent).await?,
+            () = tokio::time::sleep(CHECK) => send_new(&mut stream, &mut files).await?,
         }
     }
 }
@@ -87,20 +95,18 @@ async fn wanted(asked: &mut watch::Receiver<bool>) {
 }
 
 /// A file that is not there, or too long, is not sent: the enclave keeps what it has.
-async fn send_new(
-    stream: &mut UnixStream,
-    path: Option<&Path>,
-    sent: &mut Option<SystemTime>,
-) -> std::io::Result<()> {
-    let Some(path) = path else { return Ok(()) };
-    let Ok(metadata) = std::fs::metadata(path) else { return Ok(()) };
-    let modified = metadata.modified().ok();
-    if (modified.is_some() && modified == *sent) || metadata.len() > MAX_BODY {
-        return Ok(());
+async fn send_new(stream: &mut UnixStream, files: &mut [File]) -> std::io::Result<()> {
+    for file in files {
+        let Ok(metadata) = std::fs::metadata(&file.path) else { continue };
+        let modified = metadata.modified().ok();
+        if (modified.is_some() && modified == file.sent) || metadata.len() > MAX_BODY {
+            continue;
+        }
+        let Ok(bytes) = std::fs::read(&file.path) else { continue };
+        file.sent = modified;
+        send(stream, file.kind, &bytes).await?;
     }
-    let Ok(bytes) = std::fs::read(path) else { return Ok(()) };
-    *sent = modified;
-    send(stream, ENDORSEMENTS, &bytes).await
+    Ok(())
 }
 
 async fn send(stream: &mut UnixStream, kind: u8, body: &[u8]) -> std::io::Result<()> {
@@ -123,7 +129,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (socket, file) = (folder.path().join("port"), folder.path().join("bundle"));
         std::fs::write(&file, b"bundle").unwrap();
-        let port = Port::open(socket.clone(), Some(file));
+        let port = Port::open(socket.clone(), Some(file), None);
         // The socket comes later than the port.
         tokio::time::sleep(RETRY).await;
         let (mut guest, _) = UnixListener::bind(&socket).unwrap().accept().await.unwrap();
@@ -146,7 +152,7 @@ mod tests {
         for file in [None, Some(folder.path().join("missing")), Some(large)] {
             let socket = folder.path().join("port");
             let listener = UnixListener::bind(&socket).unwrap();
-            let _port = Port::open(socket.clone(), file);
+            let _port = Port::open(socket.clone(), None, file);
             let (mut guest, _) = listener.accept().await.unwrap();
             let mut start = [9; 5];
             guest.read_exact(&mut start).await.unwrap();
