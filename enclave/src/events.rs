@@ -30,7 +30,7 @@ pub enum Event {
     },
     /// The model does not fit into the machine, which switches itself off.
     TooLittleMemory {
-        /// Bytes of the model.
+        /// Bytes for the model while it loads, and for what is around it.
         need: u64,
         /// Bytes that can be had.
         have: u64,

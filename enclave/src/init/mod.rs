@@ -39,6 +39,11 @@ use tokio::sync::watch;
 use crate::events::{BootStep, Event, EventLog};
 use crate::settings::Settings;
 
+/// While it loads, a model is there as a file and as what is computed with.
+const COPIES: u64 = 2;
+/// Everything else: threads, connections, the keys and values of a short answer.
+const REST: u64 = 64 << 20;
+
 /// Port for clients, over vsock or TCP.
 const PORT: u16 = 8443;
 
@@ -125,7 +130,7 @@ fn settings(given: &[OsString], found: &[(&'static str, OsString)]) -> Result<Se
 
 /// A model that does not fit would have the kernel end everything without a word.
 fn check_memory(root: &Path, settings: &Settings, events: &EventLog) -> Result<(), BootStep> {
-    let need = settings.model_size.unwrap_or(0);
+    let need = settings.model_size.unwrap_or(0).saturating_mul(COPIES).saturating_add(REST);
     let have = disks::available_memory(root).ok_or(BootStep::Memory)?;
     if need > have {
         events.log(&Event::TooLittleMemory { need, have });

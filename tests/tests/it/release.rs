@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use cocoon_attestation::release::ReleaseBundle;
 use cocoon_tests::programs::{EnclaveProcess, HostProcess, binary, cocoon};
+use cocoon_tests::vm::{Lab, SHAPE};
 use cocoon_tests::{model, repository, sim_state};
 use tempfile::TempDir;
 
@@ -90,7 +91,10 @@ impl Parties {
     }
 
     fn create(&self, name: &str, measurement: &str, config: &str) {
-        let sources = self.sources(measurement);
+        self.create_from(name, &self.sources(measurement), config);
+    }
+
+    fn create_from(&self, name: &str, sources: &[String], config: &str) {
         let mut args = vec!["release", "create", "--version", name, "--source", "git:0123", "--out", name];
         args.extend(["--config", config]);
         args.extend(sources.iter().map(String::as_str));
@@ -113,7 +117,10 @@ impl Parties {
     }
 
     fn rebuild(&self, name: &str, measurement: &str) {
-        let sources = self.sources(measurement);
+        self.rebuild_from(name, &self.sources(measurement));
+    }
+
+    fn rebuild_from(&self, name: &str, sources: &[String]) {
         let mut args = vec!["rebuild", "attest", name, "--key", "dave.pem"];
         args.extend(sources.iter().map(String::as_str));
         assert_eq!(self.measure(&args), self.keys["dave"]);
@@ -373,4 +380,35 @@ fn policies_that_say_nothing_of_releases(parties: &Parties) {
     assert!(
         said.contains("release.signatures, release.log, release.expiry, release.witnesses, release.rebuilds")
     );
+}
+
+/// From the image that was built to a client that accepts the VM that it boots as, in the words of a release alone.
+#[test]
+fn a_released_image_is_accepted_where_it_boots_and_nowhere_else() {
+    let Some(lab) = Lab::open() else { return };
+    let parties = Parties::new();
+    let image = lab.image.to_str().unwrap();
+    let predict = [&["predict", "snp", "--json", "--image", image][..], &SHAPE].concat();
+    std::fs::write(parties.path("shape.json"), parties.measure(&predict)).unwrap();
+    let manifest = std::fs::read_to_string(lab.image.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    let root = |file: &str| repository().join(file).to_str().unwrap().to_owned();
+    let sources = [
+        ["--image", image, "--reference", "shape.json", "--lock"].map(str::to_owned).to_vec(),
+        vec![root("measurements/inputs.lock"), "--cargo-lock".to_owned(), root("Cargo.lock")],
+    ]
+    .concat();
+    parties.create_from("image.release", &sources, manifest["config"].as_str().unwrap());
+    parties.sign("image.release", &["alice", "bob"]);
+    parties.log("image.release");
+    parties.rebuild_from("image.release", &sources);
+    let policy = parties.policy(&std::fs::read_to_string(lab.policy()).unwrap());
+
+    let release = parties.path("image.release");
+    let mut vm = lab.boot(&lab.image, &["--release", &release]);
+    assert_eq!(parties.verify(&vm.ready(), &policy), (Some(0), Vec::new()), "{}", vm.0.output());
+    drop(vm);
+    let other = lab.with_command_line("other", |line| line.replace("quiet", "quieT"));
+    let mut vm = lab.boot(&other, &["--release", &release]);
+    assert_eq!(parties.verify(&vm.ready(), &policy), (Some(1), vec!["snp.measurement".to_owned()]));
 }
