@@ -144,4 +144,57 @@ mod tests {
         write(b"good, and more");
         assert!(refused().contains("size is more than 4, the lock file wants 4"));
     }
+
+    /// A mirror that has one file, and answers `count` requests.
+    fn mirror(path: &'static str, content: &'static [u8], count: usize) -> String {
+        use std::io::{BufRead, BufReader, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/debian/", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().take(count) {
+                let mut stream = stream.unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                let asked = lines.next().unwrap().unwrap();
+                while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+                let (status, body) =
+                    if asked.contains(path) { ("200 OK", content) } else { ("404 Not Found", &b""[..]) };
+                let head = format!(
+                    "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                    body.len()
+                );
+                stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+            }
+        });
+        url
+    }
+
+    #[test]
+    fn mirrors_are_asked_in_their_order_and_what_they_give_is_kept_if_it_is_locked() {
+        let cache = tempfile::tempdir().unwrap();
+        let package = Package {
+            name: "p".into(),
+            version: "1".into(),
+            suite: "s".into(),
+            path: "pool/p_1.deb".into(),
+            size: 4,
+            sha256: Digest::of(b"good"),
+        };
+        let with = |mirrors: Vec<String>| {
+            Store::new(Vec::new()).with_mirrors(mirrors, cache.path().join("packages"))
+        };
+        let old = mirror("GET /debian/pool/p_0.deb ", b"gone", 1);
+        let nowhere = with(vec![old]).read(&package).unwrap_err().to_string();
+        assert!(nowhere.contains("404") && nowhere.contains("image lock --update"), "{nowhere}");
+        let evil = mirror("GET /debian/pool/p_1.deb ", b"evil", 1);
+        let refused = with(vec![evil]).read(&package).unwrap_err().to_string();
+        assert!(refused.contains("pool/p_1.deb: sha256 is"), "{refused}");
+        assert!(!cache.path().join("packages/p_1.deb").exists());
+        let (old, snapshot) = (
+            mirror("GET /debian/pool/p_0.deb ", b"gone", 1),
+            mirror("GET /debian/pool/p_1.deb ", b"good", 1),
+        );
+        assert_eq!(with(vec![old, snapshot]).read(&package).unwrap(), b"good");
+        // Nobody is asked a second time.
+        assert_eq!(with(Vec::new()).read(&package).unwrap(), b"good");
+    }
 }
