@@ -37,6 +37,8 @@ pub enum Event {
     },
     /// Nothing more is taken from the host's port: it sent what is no frame.
     HostPortClosed,
+    /// The host did not say in time that it had sent what it has: endorsements and release that come later are not used.
+    HostPortLate,
     /// What is in the machine.
     #[cfg(feature = "sim")]
     Inside(crate::init::Inside),

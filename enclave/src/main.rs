@@ -251,6 +251,10 @@ async fn serve_model(
     let (model, events) = (enclave.model.clone(), enclave.events.clone());
     let listener = Listener::bind(&settings.listen).await.context("cannot listen; is the address in use?")?;
     events.log(&Event::Listening { address: listener.address()? });
+    #[cfg(feature = "sim")]
+    if settings.sim_look_inside {
+        events.log(&Event::Inside(init::look()));
+    }
     tokio::spawn(enclave.node.clone().keep_rotating(events.clone()));
     let limits = Limits {
         max_connections: settings.max_connections,

@@ -102,10 +102,15 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["sim_state", "sim_policy_out"])]
     pub sim_processor: Option<PathBuf>,
 
-    /// Tell what is in this machine, at boot
+    /// Tell what is in this machine, at boot and when it listens
     #[cfg(feature = "sim")]
     #[arg(long)]
     pub sim_look_inside: bool,
+
+    /// Crash at boot: to see what the kernel then shows to the host
+    #[cfg(feature = "sim")]
+    #[arg(long)]
+    pub sim_crash: bool,
 
     /// Folder of the simulated processor [default: $XDG_STATE_HOME/cocoon/sim or ~/.local/state/cocoon/sim]
     #[cfg(feature = "sim")]

@@ -136,6 +136,10 @@ pub struct VmArgs {
     /// Reach the VM over vsock with this context identifier; over QEMU's user network when not given.
     #[arg(long, value_name = "CID", value_parser = value_parser!(u32).range(3..=0xffff_fffe), conflicts_with = "process")]
     pub vsock_cid: Option<u32>,
+    /// How long firmware and kernel may take until the enclave says its first word. Firmware hangs when it is given another kernel, initrd
+    /// or command line than was measured.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = value_parser!(u64).range(1..=MAX_SECONDS), conflicts_with = "process")]
+    pub boot_timeout: u64,
     /// The QEMU program.
     #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64", conflicts_with = "process")]
     pub qemu: PathBuf,
@@ -217,6 +221,7 @@ impl RunArgs {
             vsock_cid: self.vm.vsock_cid,
             endorsements: self.endorsements.clone(),
             release: self.release.clone(),
+            boot_timeout: Duration::from_secs(self.vm.boot_timeout),
             policy_out: self.policy_out.clone(),
         }))
     }

@@ -44,6 +44,26 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A file that the enclave shall get.
+    #[error("cannot read {} for the enclave: {source}; give an existing file with {option}, or leave it out", path.display())]
+    InputUnreadable {
+        /// The option.
+        option: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Firmware or kernel hang.
+    #[error(
+        "the VM says nothing: its firmware refuses a kernel, initrd or command line that is not the measured one, or the machine is slow \
+         (--boot-timeout){}",
+        unread(*dropped)
+    )]
+    VmSilent {
+        /// Lines of its console that were no events.
+        dropped: u64,
+    },
     /// No hardware that protects a VM.
     #[error(
         "this machine's KVM offers neither SEV-SNP nor TDX; `cocoon-host doctor` says what is missing, and --tee sim is for development"
@@ -151,6 +171,7 @@ impl Error {
             | Self::Signals(_)
             | Self::ModelUnreadable { .. }
             | Self::ImageUnreadable { .. }
+            | Self::InputUnreadable { .. }
             | Self::NoTee
             | Self::MachineUnreadable { .. }
             | Self::MachineUnfit { .. }
@@ -166,6 +187,7 @@ impl Error {
             | Self::EnclaveEndedEarly { .. }
             | Self::EnclaveEnded { .. }
             | Self::EnclaveSilent { .. }
+            | Self::VmSilent { .. }
             | Self::EnclaveWait(_) => 1,
         }
     }

@@ -1,5 +1,6 @@
 //! The policy that accepts one image in one shape, with one model: what a client needs before there is a release.
 
+use cocoon_attestation::binding::host_data;
 use cocoon_attestation::policy::{self, SimulatedPolicy};
 use cocoon_attestation::{Digest, Measurement};
 
@@ -33,6 +34,14 @@ impl Accepted<'_> {
         let exactly = |value: String| format!("{{ exactly = \"{value}\" }}");
         let rows = [
             ("measurement", exactly(self.snp.to_string())),
+            (
+                "host_data",
+                format!(
+                    "{{ any_of = [\"{}\", \"{}\"] }}",
+                    hex::encode(host_data(self.config, &[self.model]).0),
+                    "0".repeat(64)
+                ),
+            ),
             ("mr_td", exactly(self.tdx.mr_td.to_string())),
             ("rtmr0", "{ unchecked = \"depends on memory and devices (docs/measurements.md)\" }".to_owned()),
             ("rtmr1", exactly(self.tdx.rtmr1.to_string())),

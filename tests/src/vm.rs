@@ -21,8 +21,22 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// `None`, and a line that says so, where there is no image or no QEMU for it.
+    /// `None`, and a line that says so, where there is no image or no QEMU for it. `scripts/test` sees to both, and says that none of
+    /// these tests may be skipped.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "what a run of tests must not skip is said by who starts it"
+    )]
     pub fn open() -> Option<Self> {
+        let lab = Self::find();
+        assert!(
+            lab.is_some() || std::env::var_os("COCOON_VM_TESTS").is_none(),
+            "this test must not be skipped here"
+        );
+        lab
+    }
+
+    fn find() -> Option<Self> {
         let image = repository().join("target/image/cpu-simulated");
         if !image.join("manifest.json").exists() {
             println!("skipped: no image; `scripts/image --simulated` builds it");

@@ -25,6 +25,9 @@ pub const RELEASE: &str = "/run/release";
 /// What a bundle of endorsements may have, and everything else stays below.
 pub const MAX_BODY: u32 = 1024 * 1024;
 
+/// What a release may have, and some.
+pub const MAX_RELEASE: u32 = 128 * 1024;
+
 /// How long the boot waits for the host to say that it has sent what it has.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A port that the host does not hold open reads as its end.
@@ -55,7 +58,9 @@ pub enum FrameError {
     #[error("frame of kind {0}, expected 0 to 3")]
     Kind(u8),
     /// A body that is longer than its kind allows.
-    #[error("body of {0} bytes, at most {MAX_BODY} are allowed, and none with kinds 0 and 2")]
+    #[error(
+        "body of {0} bytes, at most {MAX_BODY} are allowed, {MAX_RELEASE} with kind 3, none with kinds 0 and 2"
+    )]
     Length(u32),
 }
 
@@ -69,7 +74,11 @@ impl Frame {
         reader.read_exact(&mut head)?;
         let [kind, length @ ..] = head;
         let length = u32::from_be_bytes(length);
-        let max = if kind == 1 || kind == 3 { MAX_BODY } else { 0 };
+        let max = match kind {
+            1 => MAX_BODY,
+            3 => MAX_RELEASE,
+            _ => 0,
+        };
         if length > max {
             return Err(FrameError::Length(length));
         }
@@ -114,9 +123,12 @@ pub(super) fn listen(root: &Path, events: &EventLog) -> Listening {
     let (stop, asked) = watch::channel(false);
     let (begun, begins) = channel();
     if let Some(port) = find(root, NAME).and_then(|path| File::open(path).ok()) {
-        let events = events.clone();
+        let (events, log) = (events.clone(), events);
         std::thread::spawn(move || follow(Port(port), Path::new("/run"), &stop, &begun, &events));
-        let _or_goes_on_without = begins.recv_timeout(PATIENCE);
+        if begins.recv_timeout(PATIENCE).is_err() {
+            // What comes now is not used before the next boot.
+            log.log(&Event::HostPortLate);
+        }
     }
     let files = [("--endorsements", ENDORSEMENTS), ("--release", RELEASE)];
     let came = files.into_iter().filter(|(_, file)| Path::new(file).exists());
@@ -203,6 +215,9 @@ mod tests {
         let largest = vec![7; MAX_BODY as usize];
         assert!(read(&frame(1, &largest)).is_ok());
         assert!(refused(&frame(1, &[&largest[..], &[7]].concat())).contains("at most 1048576"));
+        let largest = vec![7; MAX_RELEASE as usize];
+        assert!(read(&frame(3, &largest)).is_ok());
+        assert!(refused(&frame(3, &[&largest[..], &[7]].concat())).contains("131072 with kind 3"));
         let whole = frame(1, b"abc");
         for len in 0..whole.len() {
             assert!(matches!(read(&whole[..len]), Err(FrameError::Io(_))), "{len}");

@@ -32,7 +32,8 @@ pub struct Inside {
 }
 
 /// Looks.
-pub(super) fn look() -> Inside {
+#[must_use]
+pub fn look() -> Inside {
     let (mut files, mut folders) = (Vec::new(), vec![PathBuf::from("/")]);
     let mut walk = vec![PathBuf::from("/")];
     while let Some(folder) = walk.pop() {
@@ -48,6 +49,7 @@ pub(super) fn look() -> Inside {
             }
         }
     }
+    folders.push(PathBuf::from("/dev"));
     let name = |path: &Path| path.display().to_string();
     let mut all: Vec<_> = files.iter().map(|(path, _)| name(path)).collect();
     all.sort();

@@ -28,7 +28,7 @@ mod network;
 pub mod power;
 
 #[cfg(feature = "sim")]
-pub use inside::Inside;
+pub use inside::{Inside, look};
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -82,16 +82,22 @@ fn try_boot(events: &EventLog) -> Result<Machine, BootStep> {
     gpus::make_device_files(root).map_err(|_errno| BootStep::Modules)?;
     mounts::late().map_err(|_io| BootStep::Mounts)?;
     harden::sysctls(root).map_err(|_io| BootStep::Hardening)?;
+    // Nothing that the host sends has been read so far, but what the kernel itself reads.
+    harden::give_up(root).map_err(|_any| BootStep::Hardening)?;
     let given = command_line::read(root).map_err(|_bad| BootStep::CommandLine)?;
     let mut found = find(root, &given)?;
     let host = host_port::listen(root, events);
     found.extend(host.found);
-    harden::give_up(root).map_err(|_any| BootStep::Hardening)?;
     let settings = settings(&given, &found)?;
     check_memory(root, &settings, events)?;
     #[cfg(feature = "sim")]
     if settings.sim_look_inside {
         events.log(&Event::Inside(inside::look()));
+    }
+    #[cfg(feature = "sim")]
+    if settings.sim_crash {
+        events.flush();
+        std::process::abort();
     }
     Ok(Machine { settings, stop: host.asked })
 }

@@ -23,6 +23,10 @@ pub(super) fn late() -> nix::Result<()> {
         kernel_tree("configfs", "/sys/kernel/config", plain, "")?;
     }
     kernel_tree("securityfs", "/sys/kernel/security", plain, "")?;
+    // Only this way to them: the kernel adds devices all the same, and devices can be written through.
+    let devices = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    let devices = devices | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    mount(None::<&str>, "/dev", None::<&str>, devices, None::<&str>)?;
     let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(None::<&str>, "/", None::<&str>, read_only, None::<&str>)
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use tokio::process::ChildStdout;
+use tokio::time::Instant;
 
 use crate::Error;
 use crate::address::Address;
@@ -71,6 +72,14 @@ impl GuestOptions {
                 let (guest, log, upstream) = Vm::start(options, before).await?;
                 Ok(Started { guest: Guest::Vm(Box::new(guest)), log, upstream: Some(upstream) })
             }
+        }
+    }
+
+    /// When one that starts now must have said something: firmware that was given something else than it was measured with hangs.
+    pub(super) fn boots_by(&self) -> Option<Instant> {
+        match self {
+            Self::Process { .. } => None,
+            Self::Vm(vm) => Some(Instant::now() + vm.boot_timeout),
         }
     }
 

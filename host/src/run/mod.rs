@@ -61,7 +61,11 @@ pub async fn run(options: &RunOptions, metrics: Arc<Metrics>, stop: Stop) -> Res
     options.guest.check()?;
     let reservation = Reservation::new(&options.listen).await?;
     let address = reservation.address();
-    let started = options.guest.start(None).await?;
+    let mut stop = stop;
+    let started = tokio::select! {
+        started = options.guest.start(None) => started?,
+        () = stop.reached(Phase::Drain) => return Ok(()),
+    };
     let mut host = Host {
         options,
         metrics,
@@ -74,6 +78,7 @@ pub async fn run(options: &RunOptions, metrics: Arc<Metrics>, stop: Stop) -> Res
         serves: false,
         announced: false,
         log_ended: None,
+        silent_until: options.guest.boots_by(),
         progress: Progress::on_stderr(),
     };
     let ended = host.supervise(started.guest).await;
@@ -99,6 +104,8 @@ struct Host<'a> {
     announced: bool,
     /// When the event log ended, if it has.
     log_ended: Option<Instant>,
+    /// When a VM must have said something, until it has.
+    silent_until: Option<Instant>,
     progress: Progress,
 }
 
@@ -130,9 +137,13 @@ impl Host<'_> {
                     () = self.stop.reached(Phase::Drain) => return Ok(()),
                 }
                 rest = (rest * 2).min(LONGEST_REST);
-                match self.options.guest.start(self.upstream.as_ref()).await {
-                    Ok(started) => break self.begin_again(started),
-                    Err(failed) => error = failed,
+                let mut stop = self.stop.clone();
+                tokio::select! {
+                    started = self.options.guest.start(self.upstream.as_ref()) => match started {
+                        Ok(started) => break self.begin_again(started),
+                        Err(failed) => error = failed,
+                    },
+                    () = stop.reached(Phase::Drain) => return Ok(()),
                 }
             };
         }
@@ -142,6 +153,7 @@ impl Host<'_> {
         self.log = EventLog::new(started.log, self.options.guest.source());
         self.serves = false;
         self.log_ended = None;
+        self.silent_until = self.options.guest.boots_by();
         started.guest
     }
 
@@ -157,6 +169,7 @@ impl Host<'_> {
                     None => self.log_ended = Some(Instant::now()),
                 },
                 status = enclave.ended() => return Err(self.ended(status.map_err(Error::EnclaveWait)?)),
+                () = until(self.silent_until) => return Err(Error::VmSilent { dropped: self.metrics.events_dropped() }),
                 () = until_silent(self.log_ended), if !self.announced => {
                     return Err(Error::EnclaveSilent { dropped: self.metrics.events_dropped() });
                 }
@@ -166,7 +179,10 @@ impl Host<'_> {
 
     fn note(&mut self, entry: Entry) -> Result<(), Error> {
         let (event, line) = match entry {
-            Entry::Event { event, line } => (event, line),
+            Entry::Event { event, line } => {
+                self.silent_until = None;
+                (event, line)
+            }
             Entry::Dropped(why) => {
                 self.metrics.event_dropped(why);
                 return Ok(());
@@ -260,6 +276,14 @@ impl Host<'_> {
         if let Some(relay) = self.relay.take() {
             relay.abort();
         }
+    }
+}
+
+/// Returns at this time, if there is one.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

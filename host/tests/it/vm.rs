@@ -148,19 +148,40 @@ fn a_vm_that_never_served_is_not_started_again() {
 }
 
 #[test]
+fn a_vm_that_says_nothing_is_ended() {
+    let place = Place::with_vm(r"printf 'BdsDxe: starting\r\n'; exec sleep 60");
+    let mut host = place.run(&["--boot-timeout", "1"]);
+    assert_eq!(host.ended_saying("the VM says nothing"), 1);
+    assert!(host.stderr().contains("1 unreadable lines"), "{}", host.stderr());
+}
+
+#[test]
+fn files_for_the_enclave_must_be_there_at_the_start() {
+    for option in ["--endorsements", "--release"] {
+        let place = Place::with_vm(SERVES);
+        let mut host = place.run(&[option, place.file("missing").to_str().unwrap()]);
+        assert_eq!(host.ended_saying(&format!("give an existing file with {option}")), 2);
+        assert!(!place.file("qemu.runs").exists());
+    }
+}
+
+#[test]
 fn the_vm_is_asked_to_stop_through_its_port() {
     let place = Place::with_vm(&format!("{SERVES}\n{UNTIL_TOLD}"));
     std::fs::write(place.file("bundle"), "signed").unwrap();
-    let bundle = place.file("bundle");
-    let mut host = place.run(&["--endorsements", bundle.to_str().unwrap()]);
+    std::fs::write(place.file("release"), "said").unwrap();
+    let (bundle, release) = (place.file("bundle"), place.file("release"));
+    let mut host =
+        place.run(&["--endorsements", bundle.to_str().unwrap(), "--release", release.to_str().unwrap()]);
     let address = host.ready();
     let arguments = place.arguments(1);
     let socket = between(&arguments, "socket,id=host,server=on,wait=off,path=", "\n");
     let (mut guest, _): (UnixStream, _) = UnixListener::bind(socket).unwrap().accept().unwrap();
     guest.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
-    let mut start = [0; 5 + 6 + 5];
+    let mut start = [0; 5 + 6 + 5 + 4 + 5];
     guest.read_exact(&mut start).unwrap();
-    assert_eq!(&start, b"\x01\0\0\0\x06signed\0\0\0\0\0", "endorsements, then that this was all");
+    let want = b"\x01\0\0\0\x06signed\x03\0\0\0\x04said\0\0\0\0\0";
+    assert_eq!(&start, want, "endorsements, the release, then that this was all");
     host.signal(Signal::SIGTERM);
     let mut stop = [0; 5];
     guest.read_exact(&mut stop).unwrap();

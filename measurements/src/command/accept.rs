@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Args;
 use cocoon_attestation::binding::host_data;
 use cocoon_measurements::image::directory::{Directory, SNP_FIRMWARE, TDX_FIRMWARE};
@@ -59,6 +59,16 @@ impl Policy {
         let read = |path: &PathBuf| {
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
         };
+        ensure!(
+            manifest_of_image.simulated == self.simulated_root.is_some(),
+            "{}: {}",
+            self.of.image.display(),
+            if manifest_of_image.simulated {
+                "the simulated platform is in this image: name its root with --simulated-root, for development"
+            } else {
+                "the simulated platform is not in this image: leave --simulated-root out"
+            }
+        );
         let root = self.simulated_root.as_ref().map(read).transpose()?;
         let accepted = Accepted {
             snp: snp::predict(&enforcing, &parts.boot(), &shape)?.measurement,

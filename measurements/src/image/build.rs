@@ -14,10 +14,11 @@ use super::toolchain::{self, Toolchain};
 use super::{Error, cuda, deb, modules};
 
 /// The measured command line; `docs/image.md` says why each word is there.
-pub const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=1 panic=-1 oops=panic rdinit=/init \
+pub const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=0 panic=-1 oops=panic rdinit=/init \
      lockdown=confidentiality module.sig_enforce=1 sysctl.kernel.sysrq=0 debugfs=off \
      random.trust_bootloader=off ipv6.disable=1 vsyscall=none \
-     init_on_alloc=1 init_on_free=1 slab_nomerge page_alloc.shuffle=1 randomize_kstack_offset=on mitigations=auto";
+     init_on_alloc=1 init_on_free=1 slab_nomerge page_alloc.shuffle=1 randomize_kstack_offset=on mitigations=auto \
+     cocoon.drain-timeout=3600";
 
 /// What a simulated image has behind it.
 const SIMULATED: &str = " cocoon.tee=sim";
@@ -140,7 +141,7 @@ impl Order<'_> {
         let mut initramfs = skeleton(&modules::resolve(&files, more)?);
         if let Some((driver, _)) = self.gpus {
             used.extend(cuda::add_libraries(self.lock, self.store, &mut initramfs)?);
-            driver.add(&mut initramfs)?;
+            used.extend(driver.add(&mut initramfs)?);
         }
         Ok((only(kernel.file(), &files, |path| path.starts_with("boot/vmlinuz-"))?, initramfs))
     }

@@ -106,28 +106,31 @@ impl Driver {
         Ok(Self { folder: folder.to_owned(), text: ours, digest: Digest::of(text.as_bytes()), lock })
     }
 
-    /// Adds NVIDIA's files to `image`.
+    /// Adds NVIDIA's files to `image`; gives them as inputs, and the lock file that names them.
     ///
     /// # Errors
     /// The first that is not locked, not there, or not the one that is locked, by its name and what it is for.
-    pub fn add(&self, image: &mut Initramfs) -> Result<(), Error> {
+    pub fn add(&self, image: &mut Initramfs) -> Result<Vec<Package>, Error> {
+        let input = |name: &str, size, sha256| Package {
+            name: name.to_owned(),
+            version: self.text.driver.clone(),
+            suite: String::new(),
+            path: name.to_owned(),
+            size,
+            sha256,
+        };
+        let mut used = vec![input(DRIVER_LOCK, 0, self.digest)];
         for (name, to, purpose) in DRIVER {
             let missing = || Error::Driver { name, purpose, folder: self.folder.clone() };
             let file = self.text.files.iter().find(|file| file.name == name).ok_or_else(missing)?;
             let path = self.folder.join(name);
             let opened = std::fs::File::open(&path).map_err(|_not_there| missing())?;
-            let package = Package {
-                name: name.to_owned(),
-                version: self.text.driver.clone(),
-                suite: String::new(),
-                path: name.to_owned(),
-                size: file.size.min(MAX_FILE),
-                sha256: file.sha256,
-            };
+            let package = input(name, file.size.min(MAX_FILE), file.sha256);
             let bytes = checked(&package, &path, opened)?;
             image.file(&to.replace("VERSION", &self.text.driver), 0o555, bytes);
+            used.push(package);
         }
-        Ok(())
+        Ok(used)
     }
 
     /// Where the kernel's package is looked for first.
@@ -183,7 +186,8 @@ mod tests {
         let files = DRIVER.map(|(name, ..)| (name, name.as_bytes()));
         let whole = folder(&files, &lock_text(&files));
         let mut image = Initramfs::new();
-        Driver::open(whole.path()).unwrap().add(&mut image).unwrap();
+        let used = Driver::open(whole.path()).unwrap().add(&mut image).unwrap();
+        assert_eq!((used[0].name.as_str(), used.len()), (DRIVER_LOCK, 1 + DRIVER.len()));
         let paths: Vec<_> = image.files().map(|(path, _)| path.to_owned()).collect();
         assert!(paths.contains(&"lib/firmware/nvidia/580.95.05/gsp_ga10x.bin".to_owned()), "{paths:?}");
         assert_eq!(paths.len(), DRIVER.len());

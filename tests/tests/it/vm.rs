@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use cocoon_tests::model;
-use cocoon_tests::programs::{binary, cocoon};
+use cocoon_tests::programs::{binary, cocoon, event};
 use cocoon_tests::vm::{Lab, SHAPE, Vm};
 use serde_json::Value;
 
@@ -145,9 +145,18 @@ fn nothing_else_is_in_the_machine() {
         (&inside["can_exec"], &inside["can_load_modules"]),
         (&Value::Bool(false), &Value::Bool(false))
     );
-    // Before it serves nothing listens; then one socket does, which the relay connects to.
+    // Before it serves nothing listens; then one socket does, which the relay connects to: 10.0.2.15:8443, as /proc/net/tcp has it.
     assert_eq!(list("sockets"), Vec::<String>::new());
     assert_eq!(vm.event("listening")["address"], "10.0.2.15:8443");
+    vm.ready();
+    let text = vm.0.output();
+    let last =
+        text.lines().filter_map(|line| event(line.trim_start_matches("stderr: "), "inside")).last().unwrap();
+    let sockets: Vec<_> = last["sockets"].as_array().unwrap().iter().map(|s| s.as_str().unwrap()).collect();
+    assert!(
+        sockets.len() == 1 && sockets[0].starts_with("tcp 0: 0F02000A:20FB 00000000:0000 0A"),
+        "{sockets:?}"
+    );
 }
 
 /// What a host can do wrong, and the event that says so; none of them serves.
@@ -209,4 +218,33 @@ fn another_model_or_another_purpose_is_refused() {
     let (status, _) = verify(&vm.ready(), policy.to_str().unwrap());
     assert_eq!(status, Some(2), "no evidence, so nobody can tell");
     assert_eq!(vm.event("attester_failed")["reason"], "host_data");
+}
+
+/// A kernel that panics would show what was in the processor's registers: keys, or words of a prompt.
+#[test]
+fn a_crash_shows_the_host_nothing() {
+    let Some(lab) = Lab::open() else { return };
+    let image = lab.with_command_line("crash", |line| format!("{line} cocoon.sim-crash"));
+    let console = lab.path("console");
+    let to_file = format!(
+        "for i in \"${{!args[@]}}\"; do [ \"${{args[i]}}\" != stdio ] || args[i]=file:{}; done",
+        console.display()
+    );
+    let qemu = lab.cheating_qemu("qemu", &to_file);
+    let mut vm = lab.boot(&image, &["--qemu", qemu.to_str().unwrap()]);
+    assert_eq!(vm.0.wait().code(), Some(1), "{}", vm.0.output());
+    let text = String::from_utf8_lossy(&std::fs::read(&console).unwrap()).into_owned();
+    assert!(text.contains(r#"{"event":"booting""#), "{text}");
+    let behind = text.split_once(r#"{"event":"booting""#).unwrap().1;
+    for word in ["panic", "RIP", "R12", "Kernel Offset", "Call Trace", "traps:", "init["] {
+        assert!(!behind.contains(word), "{word}: {behind}");
+    }
+    // The control: with a louder kernel, which is another image, the same crash says a lot.
+    let loud = lab.with_command_line("loud", |line| {
+        format!("{} cocoon.sim-crash", line.replace("quiet loglevel=0", "loglevel=7"))
+    });
+    let mut vm = lab.boot(&loud, &["--qemu", qemu.to_str().unwrap()]);
+    assert_eq!(vm.0.wait().code(), Some(1), "{}", vm.0.output());
+    let text = String::from_utf8_lossy(&std::fs::read(&console).unwrap()).into_owned();
+    assert!(text.contains("Kernel panic") && text.contains("RIP"), "{text}");
 }

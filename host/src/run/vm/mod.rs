@@ -14,6 +14,7 @@ use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use tokio::process::{Child, ChildStdout, Command};
 
@@ -64,6 +65,8 @@ pub struct VmOptions {
     pub endorsements: Option<PathBuf>,
     /// Which release it is.
     pub release: Option<PathBuf>,
+    /// How long firmware and kernel may take until the enclave says its first word.
+    pub boot_timeout: Duration,
     /// Where to write the policy that accepts a simulated VM.
     pub policy_out: Option<PathBuf>,
 }
@@ -87,6 +90,15 @@ impl VmOptions {
         let firmware = self.firmware();
         for path in ["vmlinuz", "initrd", "cmdline", firmware].map(|name| self.image.join(name)) {
             File::open(&path).map_err(|source| Error::ImageUnreadable { path, source })?;
+        }
+        // What is not there at the start would never be used, and nobody would notice.
+        for (option, path) in [("--endorsements", &self.endorsements), ("--release", &self.release)] {
+            let Some(path) = path else { continue };
+            File::open(path).map_err(|source| Error::InputUnreadable {
+                option,
+                path: path.clone(),
+                source,
+            })?;
         }
         if self.vsock_cid.is_some() && !Path::new(VHOST_VSOCK).exists() {
             return Err(Error::NoVsock);
