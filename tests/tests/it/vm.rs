@@ -151,7 +151,7 @@ fn nothing_else_is_in_the_machine() {
     vm.ready();
     let text = vm.0.output();
     let last =
-        text.lines().filter_map(|line| event(line.trim_start_matches("stderr: "), "inside")).last().unwrap();
+        text.lines().rev().find_map(|line| event(line.trim_start_matches("stderr: "), "inside")).unwrap();
     let sockets: Vec<_> = last["sockets"].as_array().unwrap().iter().map(|s| s.as_str().unwrap()).collect();
     assert!(
         sockets.len() == 1 && sockets[0].starts_with("tcp 0: 0F02000A:20FB 00000000:0000 0A"),
