@@ -11,6 +11,7 @@
 //! | [`vectors`] | reads `tests/vectors/*.txt` |
 //! | [`release`] | releases that are made up |
 //! | [`vm`] | the VM image, booted |
+//! | [`measured_boot`] | what a boot of it measures, by a virtual TPM |
 //! | [`fuzz`] | every parser of outside bytes, as fuzz targets |
 
 #![allow(clippy::missing_panics_doc, reason = "tests panic")]
@@ -19,6 +20,7 @@ pub mod enclave;
 pub mod factory;
 pub mod fuzz;
 pub mod impostor;
+pub mod measured_boot;
 pub mod programs;
 pub mod recorder;
 pub mod release;

@@ -10,6 +10,7 @@ It shares no code with the crate cocoon-measurements.
 """
 
 import hashlib
+import lzma
 import pathlib
 import struct
 import sys
@@ -88,9 +89,18 @@ def rtmr1(kernel):
     return replay(start + [sha384(text) for text in texts])
 
 
-def rtmr2(initrd, cmdline):
-    options = ("initrd=initrd " + cmdline.decode() + "\0").encode("utf-16-le")
-    return replay([sha384(options), sha384(initrd)])
+def load_options(firmware):
+    """How OVMF's QemuLoadImageLib puts the kernel's line together, by the format's part that its unpacked volume has."""
+    section = firmware.index(uuid.UUID("ee4e5898-3914-4259-9d6e-dc7bd79403cf").bytes_le) - 4
+    data = section + struct.unpack_from("<H", firmware, section + 20)[0]
+    volume = lzma.LZMADecompressor(lzma.FORMAT_ALONE).decompress(firmware[data:])
+    formats = {b"initrd=initrd \0": "initrd=initrd {}\0", b" initrd=initrd\0": "{} initrd=initrd\0"}
+    (found,) = [line for part, line in formats.items() if part in volume]
+    return found
+
+
+def rtmr2(options, initrd, cmdline):
+    return replay([sha384(options.format(cmdline.decode()).encode("utf-16-le")), sha384(initrd)])
 
 
 # --- SNP -------------------------------------------------------------------------------------------------------------------
@@ -132,8 +142,9 @@ def small_firmware():
     table += struct.pack("<H16s", len(table) + 18, uuid.UUID("96b582de-1fb2-45f7-baea-a366c55a082d").bytes_le)
     out = bytearray((i * 7 + i // 256) % 251 for i in range(size))
     out[size - 32 - len(table) : size - 32] = table
-    # A compressed section, as the volume of a real one, with only "nothing " in it; fixed, whatever version of liblzma writes.
-    volume = bytes.fromhex("5d00000400ffffffffffffffff00371bcaef20fd66b33b959bd1c3d7ffffdf620000")
+    # A compressed section, as the volume of a real one, with "nothing \0initrd=initrd \0" in it; fixed, whatever version of liblzma
+    # writes.
+    volume = bytes.fromhex("5d00000400ffffffffffffffff00371bcaef20fd66b3384843f8f732574dd9264a55b046d67ffffdef9800")
     name = uuid.UUID("ee4e5898-3914-4259-9d6e-dc7bd79403cf").bytes_le
     section = (24 + len(volume)).to_bytes(3, "little") + b"\x02" + name + struct.pack("<HH", 24, 1) + volume
     out[0x100 : 0x100 + len(section)] = section
@@ -178,7 +189,8 @@ def made():
     lines = ["# Written by tests/vectors/launch.py: TDX by its own code, SNP by PyPI sev-snp-measure 0.0.13."]
     lines += ["# Firmware is launch.fd, the kernel is launch.efi.", f"initrd = {initrd.hex()}", f"cmdline = {cmdline.decode()}"]
     lines += [f"mr_td = {mr_td(firmware).hex()}", f"rtmr1 = {rtmr1(kernel).hex()}"]
-    lines += [f"rtmr2 = {rtmr2(initrd, cmdline).hex()}", f"authenticode = {authenticode(kernel).hex()}"]
+    lines += [f"rtmr2 = {rtmr2(load_options(firmware), initrd, cmdline).hex()}"]
+    lines += [f"rtmr2_last = {rtmr2('{} initrd=initrd' + chr(0), initrd, cmdline).hex()}", f"authenticode = {authenticode(kernel).hex()}"]
     for (vcpus, name, features), digest in zip(SHAPES, digests):
         lines += ["", f"vcpus = {vcpus}", f"type = {name}", f"features = {features:x}", f"measurement = {digest.hex()}"]
     return {"launch.txt": ("\n".join(lines) + "\n").encode(), "launch.fd": firmware, "launch.efi": kernel}
@@ -195,7 +207,8 @@ def main(args):
                 sys.exit(f"launch.py: {name} is not what this program makes; run: launch.py make")
     elif command == "tdx" and len(args) == 5:
         firmware, kernel, initrd, cmdline = (pathlib.Path(name).read_bytes() for name in args[1:])
-        print(f"mr_td {mr_td(firmware).hex()}\nrtmr1 {rtmr1(kernel).hex()}\nrtmr2 {rtmr2(initrd, cmdline).hex()}")
+        print(f"mr_td {mr_td(firmware).hex()}\nrtmr1 {rtmr1(kernel).hex()}")
+        print(f"rtmr2 {rtmr2(load_options(firmware), initrd, cmdline).hex()}")
     elif command == "snp" and len(args) == 5:
         words = [line.split() for line in sys.stdin]
         for digest in snp(args[1:], [(int(vcpus), name, int(features, 16)) for vcpus, name, features in words]):

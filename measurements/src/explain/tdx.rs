@@ -7,6 +7,7 @@ use super::evidence::Registers;
 use super::material::{Candidate, Material};
 use super::{Difference, Explanation, Input};
 use crate::predict::firmware::Firmware;
+use crate::predict::tdx::InitrdWord;
 use crate::predict::{Error, tdx};
 
 /// Searches for what makes each register.
@@ -28,7 +29,7 @@ pub fn explain(got: &Registers, material: &Material, words: &[String]) -> Result
         );
     }
     if let Some(got) = got.rtmr2 {
-        let found = search.rtmr2(got);
+        let found = search.rtmr2(got)?;
         search.note("rtmr2: the command line or the initrd is none of those that were tried", found);
     }
     Ok(Explanation {
@@ -93,11 +94,32 @@ impl Search<'_> {
         Some(file(Input::Kernel, kernels, at).into_iter().collect())
     }
 
-    fn rtmr2(&mut self, got: Measurement) -> Option<Vec<Difference>> {
+    /// With the image's firmware, then with one that puts the word for the initrd elsewhere.
+    fn rtmr2(&mut self, got: Measurement) -> Result<Option<Vec<Difference>>, Error> {
+        let Some(firmware) = self.material.firmware.first() else { return Ok(None) };
+        // Of firmware that does not say, one is as good as the other.
+        let [own, other] = match InitrdWord::of(&Firmware::parse(&firmware.bytes)?) {
+            Ok(InitrdWord::First) | Err(_) => [InitrdWord::First, InitrdWord::Last],
+            Ok(InitrdWord::Last) => [InitrdWord::Last, InitrdWord::First],
+        };
+        for word in [own, other] {
+            if let Some(found) = self.initrd(got, word) {
+                let elsewhere = (word != own).then(|| Difference {
+                    input: Input::Firmware,
+                    got: format!("one that puts {}", describe(word)),
+                    want: format!("one that puts {}", describe(own)),
+                });
+                return Ok(Some(elsewhere.into_iter().chain(found).collect()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn initrd(&mut self, got: Measurement, word: InitrdWord) -> Option<Vec<Difference>> {
         let material = self.material;
         for initrd in 0..material.initrds.len() {
             let digest = material.initrds.get(initrd)?.sha384?;
-            if let Some(line) = self.line(got, &digest) {
+            if let Some(line) = self.line(got, word, &digest) {
                 let initrd = file(Input::Initrd, &material.initrds, initrd);
                 return Some(initrd.into_iter().chain(line.difference(material)).collect());
             }
@@ -105,23 +127,31 @@ impl Search<'_> {
         None
     }
 
-    fn line(&mut self, got: Measurement, initrd: &[u8; 48]) -> Option<Line> {
+    fn line(&mut self, got: Measurement, word: InitrdWord, initrd: &[u8; 48]) -> Option<Line> {
         let material = self.material;
+        let rtmr2 = |line: &[u8]| tdx::rtmr2_of(word, line, initrd);
         for (at, candidate) in material.command_lines.iter().enumerate() {
-            if self.is(got, tdx::rtmr2_of(&candidate.bytes, initrd)) {
+            if self.is(got, rtmr2(&candidate.bytes)) {
                 return Some(Line((at > 0).then(|| (candidate.bytes.clone(), candidate.name.clone()))));
             }
         }
         for candidate in &material.command_lines {
             for variation in words(&candidate.bytes, self.words) {
-                if self.is(got, tdx::rtmr2_of(&variation.line, initrd)) {
+                if self.is(got, rtmr2(&variation.line)) {
                     return Some(Line(Some((variation.line, variation.how))));
                 }
             }
         }
         let base = &material.command_lines.first()?.bytes;
-        let edit = Edit::all(base).find(|edit| self.is(got, tdx::rtmr2_of(&edit.apply(base), initrd)))?;
+        let edit = Edit::all(base).find(|edit| self.is(got, rtmr2(&edit.apply(base))))?;
         Some(Line(Some((edit.apply(base), edit.to_string()))))
+    }
+}
+
+fn describe(word: InitrdWord) -> &'static str {
+    match word {
+        InitrdWord::First => "initrd=initrd before the command line",
+        InitrdWord::Last => "initrd=initrd behind the command line",
     }
 }
 

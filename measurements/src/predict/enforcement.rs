@@ -9,14 +9,11 @@
 //! edk2's `BlobVerifierLibSevHashes` holds the GUIDs of the three hashes, which lie in the compressed volume of the firmware, and
 //! nothing else in OVMF does. That is no proof, but it catches an auditor's mistake, and says what the generic build lacks.
 
-use std::io::Read;
-
 use cocoon_attestation::Digest;
-use lzma_rust2::LzmaReader;
 
 use super::Error;
 use super::firmware::{Firmware, SevKind, guid};
-use crate::bytes::Bytes;
+use super::volume::{find, volumes};
 
 /// SHA-256 of firmware that stops on a wrong kernel, initrd or command line, as boots with wrong hashes showed:
 /// `OVMF.amdsev.fd` of Debian's `ovmf-amdsev` 2026.08+ds-2.
@@ -25,15 +22,6 @@ pub const KNOWN: [Digest; 1] = [Digest([
     0x74, 0xf2, 0x6c, 0xbe, 0x1f, 0x55, 0xaa, 0x21, 0x2b, 0x0f, 0x18, 0xc1, 0x2d, 0x2d, 0x6f,
 ])];
 
-/// The volume of a build unpacks to 16 MB.
-const MAX_UNPACKED: u64 = 64 << 20;
-/// KiB that unpacking may take: the dictionary of a build has 16 MiB.
-const MAX_MEMORY: u32 = 32 << 10;
-/// Compressed sections that are looked at; a build has one.
-const MAX_SECTIONS: usize = 8;
-
-/// A section that is LZMA inside (UEFI PI, volume 3, "GUID-Defined Sections").
-const LZMA: [u8; 16] = guid(0xee4e_5898_3914_4259_9d6e_dc7b_d794_03cf);
 /// Kernel, initrd and command line in the table of hashes (QEMU, `target/i386/sev.c`).
 pub(crate) const HASHES: [[u8; 16]; 3] = [
     guid(0x4de7_9437_abd2_427f_b835_d5b1_72d2_045b),
@@ -106,46 +94,5 @@ fn place(firmware: &Firmware<'_>) -> Result<(), Error> {
 
 /// Whether a compressed section of the firmware holds the GUIDs of all three hashes.
 fn has_verifier(firmware: &[u8]) -> bool {
-    let mut tried = 0;
-    let mut from = 0;
-    while let Some(at) =
-        find(firmware.get(from..).unwrap_or_default(), &LZMA).map(|at| at.saturating_add(from))
-    {
-        if tried >= MAX_SECTIONS {
-            return false;
-        }
-        tried = tried.saturating_add(1);
-        let unpacked = unpack(firmware, at).unwrap_or_default();
-        if HASHES.iter().all(|hash| find(&unpacked, hash).is_some()) {
-            return true;
-        }
-        from = at.saturating_add(LZMA.len());
-    }
-    false
-}
-
-/// What is in the section whose GUID lies at `at`.
-fn unpack(firmware: &[u8], at: usize) -> Option<Vec<u8>> {
-    // Behind the GUID is where the data begins, counted from the section's header: 4 bytes before the GUID, or 8 if it is large.
-    let to_data = usize::from(Bytes(firmware).u16(at.checked_add(16)?)?);
-    let large = at.checked_sub(8).and_then(|start| Bytes(firmware).array(start)) == Some([0xff; 3]);
-    let header = if large { 8 } else { 4 };
-    let data = firmware.get(at.checked_sub(header)?.checked_add(to_data)?..)?;
-    let mut out = Vec::new();
-    let reader = LzmaReader::new_mem_limit(data, MAX_MEMORY, None).ok()?;
-    reader.take(MAX_UNPACKED).read_to_end(&mut out).ok()?;
-    Some(out)
-}
-
-fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
-    let first = *needle.first()?;
-    let mut from = 0;
-    loop {
-        let rest = bytes.get(from..)?;
-        let at = from.checked_add(rest.iter().position(|byte| *byte == first)?)?;
-        if bytes.get(at..)?.starts_with(needle) {
-            return Some(at);
-        }
-        from = at.checked_add(1)?;
-    }
+    volumes(firmware).any(|volume| HASHES.iter().all(|hash| find(&volume, hash).is_some()))
 }

@@ -7,6 +7,7 @@
 //! | [`snp`] | the launch digest of SEV-SNP |
 //! | [`tdx`] | MRTD, RTMR1 and RTMR2 of TDX |
 //! | [`authenticode`] | the digest of a kernel as firmware measures it |
+//! | `volume` | what lies compressed in firmware |
 
 pub mod authenticode;
 pub mod enforcement;
@@ -15,6 +16,7 @@ pub mod snp;
 pub mod tdx;
 #[cfg(test)]
 pub(crate) mod tests;
+mod volume;
 
 use cocoon_attestation::Measurement;
 use ring::digest::{Context, SHA384};

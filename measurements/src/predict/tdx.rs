@@ -1,13 +1,14 @@
 //! MRTD, RTMR1 and RTMR2 of TDX.
 //!
 //! Sources: Intel TDX Module Base Specification, "Measurement and Attestation"; QEMU, `hw/i386/tdvf.c` and `target/i386/kvm/tdx.c`;
-//! edk2, `SecurityPkg/Library/DxeTpm2MeasureBootLib`; Linux, `drivers/firmware/efi/libstub`. The inputs of RTMR1 and RTMR2 were
-//! compared with the event log of a virtual TPM under this firmware; nothing here was confirmed on TDX hardware.
+//! edk2, `SecurityPkg/Library/DxeTpm2MeasureBootLib`, `OvmfPkg/Tcg/TdTcg2Dxe`, QemuLoadImageLib; Linux, `drivers/firmware/efi/libstub`. The inputs of RTMR1 and RTMR2 are
+//! compared with the event log of a virtual TPM under this firmware by a test; nothing here was confirmed on TDX hardware.
 
 use cocoon_attestation::Measurement;
 use ring::digest::{Context, SHA384};
 
 use super::firmware::{Firmware, PAGE, TdxSection};
+use super::volume::{find, volumes};
 use super::{Boot, Error, authenticode, check_command_line, replay, sha384};
 
 /// What `MR.EXTEND` takes at once.
@@ -20,6 +21,45 @@ pub enum Order {
     SinglePass,
     /// All pages of a section are added, then measured: early versions of QEMU for TDX.
     TwoPass,
+}
+
+/// Where firmware puts the words `initrd=initrd` in the line that it hands to a kernel; builds of edk2 differ in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InitrdWord {
+    /// Before the host's line: Debian's 2026.08.
+    First,
+    /// Behind it: Debian's 2025.02.
+    Last,
+}
+
+impl InitrdWord {
+    /// Reads it off the text in the firmware's volume, which the kernel's line is put together with.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for firmware that has neither text, or both.
+    pub fn of(firmware: &Firmware<'_>) -> Result<Self, Error> {
+        let mut found = volumes(firmware.bytes()).flat_map(|volume| {
+            let has = |text| find(&volume, text).is_some();
+            let first = has(b"initrd=initrd \0").then_some(Self::First);
+            first.into_iter().chain(has(b" initrd=initrd\0").then_some(Self::Last))
+        });
+        match (found.next(), found.next()) {
+            (Some(word), None) => Ok(word),
+            (None | Some(_), _) => {
+                let why = "it does not say in one way where it puts initrd=initrd in a kernel's command line, so RTMR2 cannot be \
+                           predicted; take the locked OVMF.fd";
+                Err(Error::malformed("firmware", why))
+            }
+        }
+    }
+
+    /// The line as the kernel gets it.
+    fn line(self, host: &[u8]) -> Vec<u8> {
+        match self {
+            Self::First => [b"initrd=initrd ", host].concat(),
+            Self::Last => [host, b" initrd=initrd"].concat(),
+        }
+    }
 }
 
 /// What a guest's quote will say. RTMR0 is not there: see [`RTMR0`].
@@ -43,13 +83,13 @@ pub const CONFIRMED: &str = "not confirmed on hardware: computed from specificat
 /// Predicts the registers of a guest that QEMU starts with this firmware, kernel, initrd and command line.
 ///
 /// # Errors
-/// [`Error::Malformed`] for firmware without TDX metadata, a kernel that UEFI cannot start, [`Error::Refused`] for a command line
+/// [`Error::Malformed`] for firmware without TDX metadata or a place for the initrd, a kernel that UEFI cannot start, [`Error::Refused`] for a command line
 /// that is not printable ASCII.
 pub fn predict(firmware: &Firmware<'_>, boot: &Boot<'_>) -> Result<Prediction, Error> {
     Ok(Prediction {
         mr_td: mr_td(firmware, Order::SinglePass)?,
         rtmr1: rtmr1(boot.kernel)?,
-        rtmr2: rtmr2(boot)?,
+        rtmr2: rtmr2(InitrdWord::of(firmware)?, boot)?,
     })
 }
 
@@ -129,15 +169,15 @@ pub(crate) fn rtmr1_of(kernel: &[u8; 48]) -> Measurement {
 ///
 /// # Errors
 /// [`Error::Refused`] for a command line that is not printable ASCII.
-pub fn rtmr2(boot: &Boot<'_>) -> Result<Measurement, Error> {
+pub fn rtmr2(word: InitrdWord, boot: &Boot<'_>) -> Result<Measurement, Error> {
     check_command_line(boot.command_line)?;
-    Ok(rtmr2_of(boot.command_line, &sha384(&[boot.initrd])))
+    Ok(rtmr2_of(word, boot.command_line, &sha384(&[boot.initrd])))
 }
 
-/// RTMR2 of any command line and the SHA-384 of an initrd: for a search that tries many lines with one initrd. Firmware puts
-/// `initrd=initrd ` before the line; it is measured as UTF-16 with a zero at its end.
-pub(crate) fn rtmr2_of(command_line: &[u8], initrd: &[u8; 48]) -> Measurement {
-    let text = b"initrd=initrd ".iter().chain(command_line);
-    let wide: Vec<u8> = text.flat_map(|byte| [*byte, 0]).chain([0, 0]).collect();
+/// RTMR2 of any command line and the SHA-384 of an initrd: for a search that tries many lines with one initrd. The line is measured
+/// as UTF-16 with a zero at its end.
+pub(crate) fn rtmr2_of(word: InitrdWord, command_line: &[u8], initrd: &[u8; 48]) -> Measurement {
+    let wide: Vec<u8> =
+        word.line(command_line).into_iter().flat_map(|byte| [byte, 0]).chain([0, 0]).collect();
     replay(&[sha384(&[&wide]), *initrd])
 }

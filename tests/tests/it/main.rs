@@ -17,6 +17,7 @@ mod gate;
 mod gpu;
 mod life;
 mod measure;
+mod measured_boot;
 mod peers;
 mod privacy;
 mod recipes;

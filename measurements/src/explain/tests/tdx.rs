@@ -7,7 +7,7 @@ use crate::explain::{Explanation, Input};
 use crate::image::directory::TDX_FIRMWARE;
 use crate::predict::Boot;
 use crate::predict::firmware::Firmware;
-use crate::predict::tdx::{Order, mr_td, predict, rtmr2};
+use crate::predict::tdx::{InitrdWord, Order, mr_td, predict, rtmr2};
 use crate::predict::tests::{FIRMWARE, KERNEL};
 
 fn registers(firmware: &[u8], boot: &Boot<'_>) -> Registers {
@@ -32,8 +32,21 @@ fn each_register_names_its_input() {
     assert_eq!(inputs(&found), [Input::Initrd, Input::Cmdline]);
     assert!(found.differences[1].got.ends_with("(with the word \"odd=1\" at its end)"), "{found:?}");
     let edit = Boot { command_line: b"console=ttyS0 quiet loglevel=7", ..boot() };
-    let alone = Registers { rtmr2: Some(rtmr2(&edit).unwrap()), ..Registers::default() };
+    let alone = Registers { rtmr2: Some(rtmr2(InitrdWord::First, &edit).unwrap()), ..Registers::default() };
     assert!(explained(&alone).differences[0].got.ends_with("(with '7' at byte 29)"));
+}
+
+#[test]
+fn another_place_of_the_initrd_in_the_line_is_firmware() {
+    let of = |boot: &Boot<'_>| {
+        let rtmr2 = Some(rtmr2(InitrdWord::Last, boot).unwrap());
+        explained(&Registers { rtmr2, ..Registers::default() })
+    };
+    let found = of(&boot());
+    assert_eq!(inputs(&found), [Input::Firmware]);
+    assert_eq!(found.differences[0].got, "one that puts initrd=initrd behind the command line");
+    let found = of(&Boot { initrd: b"other", command_line: b"debug", ..boot() });
+    assert_eq!(inputs(&found), [Input::Firmware, Input::Initrd, Input::Cmdline]);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Files that make no sense.
 
-use super::{FIRMWARE, KERNEL, altered, firmware};
+use super::{FIRMWARE, KERNEL, altered, firmware, with_only_volume, with_volume};
 use crate::predict::firmware::{Firmware, MAX_FIRMWARE};
 use crate::predict::snp::launch::{Hashes, Order, Start, Vcpus};
+use crate::predict::tdx::InitrdWord;
 use crate::predict::{Boot, authenticode, tdx};
 
 fn refused(bytes: &[u8]) -> String {
@@ -69,6 +70,21 @@ fn metadata_that_makes_no_sense_is_refused() {
     assert!(tdx(section - 24, &[9]).contains("a section of its TDVF metadata"));
     assert!(tdx(section - 28, &[4]).contains("a section of its TDVF metadata"));
     assert!(tdx(66, &[0]).contains("TDVF metadata is not there"));
+}
+
+#[test]
+fn firmware_that_does_not_say_where_it_puts_the_initrd_is_refused() {
+    let of = |firmware: &[u8]| InitrdWord::of(&Firmware::parse(firmware).unwrap());
+    assert_eq!(of(FIRMWARE).unwrap(), InitrdWord::First);
+    assert_eq!(of(&with_only_volume(b"a initrd=initrd\0")).unwrap(), InitrdWord::Last);
+    let none = with_only_volume(b"nothing");
+    // In one volume, and in two.
+    let both = [with_only_volume(b" initrd=initrd\0initrd=initrd \0"), with_volume(b" initrd=initrd\0")];
+    for firmware in [none].iter().chain(&both) {
+        let boot = Boot { kernel: KERNEL, initrd: b"", command_line: b"" };
+        let error = tdx::predict(&Firmware::parse(firmware).unwrap(), &boot).unwrap_err();
+        assert!(error.is_rejection() && error.to_string().contains("does not say in one way"), "{error}");
+    }
 }
 
 #[test]

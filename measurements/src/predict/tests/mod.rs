@@ -34,6 +34,15 @@ pub(crate) fn with_volume(content: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The same, with nothing else that can be unpacked.
+pub(crate) fn with_only_volume(content: &[u8]) -> Vec<u8> {
+    let mut out = with_volume(content);
+    // The GUID of the section of FIRMWARE, at 0x100 behind its beginning.
+    let at = out.len() - FIRMWARE.len() + 0x100 + 4;
+    out[at] ^= 1;
+    out
+}
+
 /// Firmware that has the code of a blob verifier, as far as can be seen.
 pub(crate) fn with_verifier() -> Vec<u8> {
     with_volume(&[&[7; 1000], HASHES.concat().as_slice(), &[8; 1000]].concat())

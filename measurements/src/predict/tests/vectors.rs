@@ -6,7 +6,8 @@ use sev::measurement::snp::{SnpMeasurementArgs, snp_calc_launch_digest};
 use sev::measurement::vcpu_types::CpuType;
 use sev::measurement::vmsa::{GuestFeatures, VMMType};
 
-use super::{KERNEL, firmware};
+use super::{KERNEL, firmware, with_only_volume};
+use crate::predict::firmware::Firmware;
 use crate::predict::snp::launch::{Hashes, Order, Start, Vcpus};
 use crate::predict::snp::{MAX_VCPUS, Shape, VcpuType, check_policy, measure};
 use crate::predict::{Boot, Error, authenticode, tdx};
@@ -92,6 +93,10 @@ fn tdx_as_another_implementation_has_it() {
     assert_eq!(found.mr_td.to_string(), block["mr_td"]);
     assert_eq!(found.rtmr1.to_string(), block["rtmr1"]);
     assert_eq!(found.rtmr2.to_string(), block["rtmr2"]);
+    let boot = Boot { kernel: KERNEL, initrd: &initrd, command_line };
+    let last = with_only_volume(b"\xff initrd=initrd\0kernel \0");
+    let found_last = tdx::predict(&Firmware::parse(&last).unwrap(), &boot).unwrap();
+    assert_eq!(found_last.rtmr2.to_string(), block["rtmr2_last"]);
     assert_eq!(hex::encode(authenticode::digest(KERNEL).unwrap()), block["authenticode"]);
     assert_ne!(tdx::mr_td(&firmware(), tdx::Order::TwoPass).unwrap(), found.mr_td);
 }
