@@ -4,10 +4,7 @@
 //! arrives is ciphertext for the attested channel, and nothing is asked of the network: no DHCP, no DNS, no route.
 //!
 //! Sources: netdevice(7); QEMU, "Network emulation", user mode: the guest is 10.0.2.15.
-#![expect(
-    unsafe_code,
-    reason = "three ioctls that Rust cannot check; their argument is one structure of fixed size"
-)]
+#![expect(unsafe_code, reason = "three ioctls that Rust cannot check; all take one structure of fixed size")]
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
