@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::anyhow;
-use cocoon_attestation::UnixTime;
 use cocoon_attestation::policy::Quorum;
 use cocoon_attestation::release::PublicKey;
 use cocoon_attestation::result::{Factor, Status};
+use cocoon_attestation::{Digest, UnixTime};
 use cocoon_measurements::release::{ReleaseError, Sources};
 
 /// The time that was given, or now.
@@ -74,9 +74,17 @@ pub(crate) struct SourceArgs {
     /// Reference values: what `cocoon-measure predict snp` and `predict tdx` print with --json, one file for each shape
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     reference: Vec<std::path::PathBuf>,
+    /// Digests of configurations that it vouches for beside the one in the image's manifest (`config` in the enclave's event
+    /// `configured`); whoever rebuilds repeats each that he confirms
+    #[arg(long, value_name = "HEX", num_args = 1..)]
+    config: Vec<Digest>,
 }
 
 impl SourceArgs {
+    pub(super) fn configs(&self) -> Vec<Digest> {
+        self.config.clone()
+    }
+
     pub(super) fn sources(&self) -> Sources {
         Sources {
             image: self.image.clone(),

@@ -13,10 +13,14 @@ pub mod sbom;
 
 pub use error::ReleaseError;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use cocoon_attestation::release::{MAX_BUNDLE_LEN, ReleaseBundle, ReleaseManifest};
 use cocoon_attestation::{Digest, UnixTime};
+
+use crate::image::directory::{Directory, MANIFEST};
+use crate::log::LogError;
 
 /// Longest lock file that is read.
 const MAX_LOCK: u64 = 16 * 1024 * 1024;
@@ -43,7 +47,7 @@ pub struct Identity {
     pub source: String,
     /// Time.
     pub created: UnixTime,
-    /// Digests of configurations that the release vouches for.
+    /// Digests of configurations that the release vouches for beside the image's own.
     pub configs: Vec<Digest>,
 }
 
@@ -53,6 +57,8 @@ impl Sources {
     /// # Errors
     /// When a file cannot be read or is not what it must be, or something is too long or too much for a manifest.
     pub fn manifest(&self, identity: Identity) -> Result<ReleaseManifest, ReleaseError> {
+        let mut configs: BTreeSet<_> = identity.configs.into_iter().collect();
+        configs.extend(self.own_config()?);
         let inputs = read(&self.lock, MAX_LOCK)?;
         let (snp, tdx) = references::read_all(&self.references)?;
         let mut components = sbom::packages(&self.lock, &inputs)?;
@@ -67,23 +73,37 @@ impl Sources {
             inputs: Digest::of(&inputs),
             snp,
             tdx,
-            configs: identity.configs.into_iter().collect(),
+            configs,
             components,
         };
         // What Verifiers would not read is not released.
         Ok(ReleaseManifest::decode(&manifest.encode())?)
     }
 
-    /// What differs between `released` and what is made from these: a line for each part.
+    /// The configuration in the image's command line, as its manifest has it, if there is one.
+    fn own_config(&self) -> Result<Option<Digest>, ReleaseError> {
+        let path = self.image.join(MANIFEST);
+        if !path.try_exists().map_err(|error| LogError::Io { what: "read", path, error })? {
+            return Ok(None);
+        }
+        Ok(Some(Directory::new(&self.image).manifest()?.config))
+    }
+
+    /// What differs between `released` and what is made from these: a line for each part. `configs` are those that whoever rebuilds
+    /// confirms beside the image's own.
     ///
     /// # Errors
     /// As [`Sources::manifest`].
-    pub fn differences(&self, released: &ReleaseManifest) -> Result<Vec<String>, ReleaseError> {
+    pub fn differences(
+        &self,
+        released: &ReleaseManifest,
+        configs: &[Digest],
+    ) -> Result<Vec<String>, ReleaseError> {
         let identity = Identity {
             version: released.version.clone(),
             source: released.source.clone(),
             created: released.created,
-            configs: released.configs.iter().copied().collect(),
+            configs: configs.to_vec(),
         };
         Ok(compare(released, &self.manifest(identity)?))
     }
@@ -100,6 +120,12 @@ fn compare(released: &ReleaseManifest, rebuilt: &ReleaseManifest) -> Vec<String>
         if want != got && !out.contains(&line) {
             out.push(line);
         }
+    }
+    for config in released.configs.difference(&rebuilt.configs) {
+        out.push(format!("config {config}: released, neither the image's own nor confirmed with --config"));
+    }
+    for config in rebuilt.configs.difference(&released.configs) {
+        out.push(format!("config {config}: yours, not released"));
     }
     if released.inputs != rebuilt.inputs {
         out.push(format!("inputs: released {}, rebuilt {}", released.inputs, rebuilt.inputs));
