@@ -9,7 +9,7 @@ use cocoon_attestation::policy::Quorum;
 use cocoon_attestation::release::PublicKey;
 use cocoon_attestation::result::{Factor, Status};
 use cocoon_attestation::{Digest, UnixTime};
-use cocoon_measurements::release::{ReleaseError, Sources};
+use cocoon_measurements::release::{ReleaseError, Sources, sound};
 
 /// The time that was given, or now.
 pub(super) fn time(at: Option<UnixTime>) -> UnixTime {
@@ -78,6 +78,10 @@ pub(crate) struct SourceArgs {
     /// `configured`); whoever rebuilds repeats each that he confirms
     #[arg(long, value_name = "HEX", num_args = 1..)]
     config: Vec<Digest>,
+    /// Take an image that is for development only: simulated, not made with the locked tools, other than its manifest or without
+    /// one
+    #[arg(long)]
+    insecure_development: bool,
 }
 
 impl SourceArgs {
@@ -85,13 +89,19 @@ impl SourceArgs {
         self.config.clone()
     }
 
-    pub(super) fn sources(&self) -> Sources {
-        Sources {
+    /// What was named, after a check that the image is one to release.
+    pub(super) fn sources(&self) -> Result<Sources, ReleaseError> {
+        if self.insecure_development {
+            eprintln!("warning: --insecure-development: the image is not checked; never release it");
+        } else {
+            sound::check(&self.image)?;
+        }
+        Ok(Sources {
             image: self.image.clone(),
             lock: self.lock.clone(),
             cargo_lock: self.cargo_lock.clone(),
             references: self.reference.clone(),
-        }
+        })
     }
 }
 

@@ -100,7 +100,7 @@ pub(crate) fn run(command: Release) -> anyhow::Result<()> {
     match command {
         Release::Create { sources, version, source, at, out } => {
             let identity = Identity { version, source, created: time(at), configs: sources.configs() };
-            let bundle = ReleaseBundle::new(sources.sources().manifest(identity)?);
+            let bundle = ReleaseBundle::new(sources.sources()?.manifest(identity)?);
             write_bundle(&out, &bundle)?;
             say!("{}", bundle.digest());
         }

@@ -5,11 +5,13 @@
 //! | [`parts`] | the files of an image |
 //! | [`references`] | reference values from files |
 //! | [`sbom`] | components from lock files |
+//! | [`sound`] | whether an image is one to release |
 
 mod error;
 pub mod parts;
 pub mod references;
 pub mod sbom;
+pub mod sound;
 
 pub use error::ReleaseError;
 
@@ -157,4 +159,47 @@ pub fn write_bundle(path: &Path, bundle: &ReleaseBundle) -> Result<(), ReleaseEr
 
 fn read(path: &Path, max: u64) -> Result<Vec<u8>, ReleaseError> {
     Ok(crate::log::layout::read(path, max)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::verify::tests::image;
+
+    #[test]
+    fn configurations_are_the_images_own_or_confirmed() {
+        let (dir, image) = (tempfile::tempdir().unwrap(), image());
+        let reference = dir.path().join("reference.json");
+        let value = serde_json::json!({ "vcpus": 1, "vcpu_type": "sim", "measurement": "ab".repeat(48) });
+        std::fs::write(&reference, serde_json::json!({ "snp": [value] }).to_string()).unwrap();
+        let sources = Sources {
+            image: image.path().to_owned(),
+            lock: Path::new(env!("CARGO_MANIFEST_DIR")).join("inputs.lock"),
+            cargo_lock: None,
+            references: vec![reference],
+        };
+        let released = |configs: &[Digest]| {
+            let (version, source) = ("1".to_owned(), "git:0".to_owned());
+            let configs = configs.to_vec();
+            sources.manifest(Identity { version, source, created: UnixTime(1), configs }).unwrap()
+        };
+        let (own, more, other) = (Digest([0; 32]), Digest([1; 32]), Digest([2; 32]));
+        assert_eq!(released(&[]).configs, [own].into());
+        assert_eq!(released(&[more, own]).configs, [own, more].into());
+        let differences = |released: &ReleaseManifest, configs: &[Digest]| {
+            sources.differences(released, configs).unwrap().join("; ")
+        };
+        assert_eq!(differences(&released(&[]), &[]), "");
+        assert_eq!(differences(&released(&[more]), &[more]), "");
+        let slipped_in =
+            format!("config {more}: released, neither the image's own nor confirmed with --config");
+        assert_eq!(differences(&released(&[more]), &[]), slipped_in);
+        let both = format!("{slipped_in}; config {other}: yours, not released");
+        assert_eq!(differences(&released(&[more]), &[other]), both);
+        let mut without = released(&[]);
+        without.configs.clear();
+        assert_eq!(differences(&without, &[]), format!("config {own}: yours, not released"));
+        std::fs::write(image.path().join(MANIFEST), b"{}").unwrap();
+        assert!(sources.differences(&without, &[]).unwrap_err().is_rejection());
+    }
 }

@@ -85,7 +85,8 @@ impl Parties {
             serde_json::json!({ "snp": [{ "vcpus": 1, "vcpu_type": "sim", "measurement": measurement }] });
         std::fs::write(self.path("reference.json"), values.to_string()).unwrap();
         let root = |file: &str| repository().join(file).to_str().unwrap().to_owned();
-        let args = ["--image", "image", "--reference", "reference.json", "--lock"].map(str::to_owned);
+        let args = ["--insecure-development", "--image", "image", "--reference", "reference.json", "--lock"];
+        let args = args.map(str::to_owned);
         [&args[..], &[root("measurements/inputs.lock"), "--cargo-lock".to_owned(), root("Cargo.lock")]]
             .concat()
     }
@@ -356,6 +357,8 @@ fn the_signers_tools_refuse_what_clients_would() {
     let said = attest(&parties.sources(&"00".repeat(48)));
     assert!(said.contains("SNP reference values: others than released"), "{said}");
 
+    images_for_development_are_not_released(&parties, &sources);
+
     // Copies that several people signed become one; of another release they do not.
     parties.create("other", &measurement, &"ee".repeat(32));
     assert!(parties.refused(&["release", "merge", "good", "other"]).contains("another release"));
@@ -376,6 +379,19 @@ fn the_signers_tools_refuse_what_clients_would() {
     let output = output.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     policies_that_say_nothing_of_releases(&parties);
+}
+
+fn images_for_development_are_not_released(parties: &Parties, sources: &[String]) {
+    let checked: Vec<_> =
+        sources.iter().map(String::as_str).filter(|arg| !arg.starts_with("--insec")).collect();
+    for command in [
+        &["release", "create", "--version", "1", "--source", "git:0123", "--out", "never"][..],
+        &["rebuild", "attest", "good", "--key", "dave.pem", "--out", "never"],
+    ] {
+        let said = parties.refused(&[command, &checked].concat());
+        assert!(said.contains("image/manifest.json: there is none"), "{said}");
+        assert!(!parties.dir.path().join("never").exists());
+    }
 }
 
 fn policies_that_say_nothing_of_releases(parties: &Parties) {
@@ -401,7 +417,9 @@ fn a_released_image_is_accepted_where_it_boots_and_nowhere_else() {
     std::fs::write(parties.path("shape.json"), parties.measure(&predict)).unwrap();
     let root = |file: &str| repository().join(file).to_str().unwrap().to_owned();
     let sources = [
-        ["--image", image, "--reference", "shape.json", "--lock"].map(str::to_owned).to_vec(),
+        ["--insecure-development", "--image", image, "--reference", "shape.json", "--lock"]
+            .map(str::to_owned)
+            .to_vec(),
         vec![root("measurements/inputs.lock"), "--cargo-lock".to_owned(), root("Cargo.lock")],
     ]
     .concat();
