@@ -358,6 +358,7 @@ fn the_signers_tools_refuse_what_clients_would() {
     assert!(said.contains("SNP reference values: others than released"), "{said}");
 
     images_for_development_are_not_released(&parties, &sources);
+    what_the_log_keeps_of_a_release_stays(&parties);
 
     // Copies that several people signed become one; of another release they do not.
     parties.create("other", &measurement, &"ee".repeat(32));
@@ -392,6 +393,20 @@ fn images_for_development_are_not_released(parties: &Parties, sources: &[String]
         assert!(said.contains("image/manifest.json: there is none"), "{said}");
         assert!(!parties.dir.path().join("never").exists());
     }
+}
+
+fn what_the_log_keeps_of_a_release_stays(parties: &Parties) {
+    let good = ReleaseBundle::decode(&std::fs::read(parties.path("good")).unwrap()).unwrap();
+    let bare = ReleaseBundle::new(good.manifest.clone());
+    std::fs::write(parties.path("bare"), bare.encode()).unwrap();
+    parties.measure(&["log", "append", "log", "good", "--key", "log.pem"]);
+    parties.measure(&["log", "append", "log", "bare", "--key", "log.pem"]);
+    let kept = parties.path(&format!("log/release/{}.cbor", good.digest()));
+    assert_eq!(std::fs::read(&kept).unwrap(), good.encode());
+    std::fs::write(&kept, b"garbage").unwrap();
+    let said = parties.refused(&["log", "append", "log", "bare", "--key", "log.pem"]);
+    assert!(said.contains("malformed release bundle"), "{said}");
+    std::fs::write(&kept, good.encode()).unwrap();
 }
 
 fn policies_that_say_nothing_of_releases(parties: &Parties) {
