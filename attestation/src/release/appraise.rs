@@ -70,26 +70,37 @@ fn rows(
 ) -> Vec<Factor> {
     let mut out = vec![signers(bundle, &policy.signers, signatures), created(bundle, &policy.created)];
     out.extend(log(bundle, &policy.log, now, signatures));
-    out.push(witnesses(bundle, &policy.witnesses, now, signatures));
+    out.push(witnesses(bundle, policy, now, signatures));
     out.push(rebuilds(bundle, &policy.rebuilds, now, signatures));
     out
 }
 
-/// Names of keys that signed, and of keys that somebody tried to sign for.
+/// What one key of a quorum says.
+enum Vote {
+    Missing,
+    Wrong,
+    Counts,
+    /// Rightly signed, at a time that does not count.
+    Untimely(String),
+}
+
+/// Names of keys that signed, of keys that somebody tried to sign for, and of those that signed at another time.
 #[derive(Default)]
 struct Votes<'a> {
     good: Vec<&'a str>,
     bad: Vec<&'a str>,
+    untimely: Vec<String>,
 }
 
 impl<'a> Votes<'a> {
-    fn count(quorum: &'a Quorum, said: impl Fn(&'a str, &PublicKey) -> Said<()>) -> Self {
+    fn count(quorum: &'a Quorum, said: impl Fn(&'a str, &PublicKey) -> Vote) -> Self {
         let mut votes = Self::default();
         for (name, key) in quorum.keys() {
             match said(name, key) {
-                Said::Signed(()) => votes.good.push(name),
-                Said::Forged => votes.bad.push(name),
-                Said::Nothing => {}
+                Vote::Counts => votes.good.push(name),
+                Vote::Wrong => votes.bad.push(name),
+                Vote::Untimely(why) => votes.untimely.push(format!("{name} ({why})")),
+                Vote::Missing => {}
             }
         }
         votes
@@ -101,13 +112,16 @@ impl<'a> Votes<'a> {
         if !self.bad.is_empty() {
             got = format!("{got}; a wrong signature of {}", self.bad.join(", "));
         }
+        if !self.untimely.is_empty() {
+            got = format!("{got}; not counted: {}", self.untimely.join(", "));
+        }
         let ok = self.bad.is_empty() && self.good.len() >= quorum.threshold();
         Factor::of(name, ok, got, quorum.to_string(), help)
     }
 }
 
-fn one_of(verified: bool) -> Said<()> {
-    if verified { Said::Signed(()) } else { Said::Forged }
+fn one_of(verified: bool) -> Vote {
+    if verified { Vote::Counts } else { Vote::Wrong }
 }
 
 fn signers(bundle: Option<&ReleaseBundle>, quorum: &Quorum, signatures: &SignatureCache) -> Factor {
@@ -116,7 +130,7 @@ fn signers(bundle: Option<&ReleaseBundle>, quorum: &Quorum, signatures: &Signatu
     let message = signed_message(bundle.digest());
     let votes = Votes::count(quorum, |_, key| {
         let one = bundle.signatures().iter().find(|one| one.key == *key);
-        one.map_or(Said::Nothing, |one| one_of(key.signed(&message, &one.signature, signatures)))
+        one.map_or(Vote::Missing, |one| one_of(key.signed(&message, &one.signature, signatures)))
     });
     votes.factor(NAME, quorum, "too few of the signers that the policy names vouch for this release")
 }
@@ -151,7 +165,7 @@ fn rebuilds(
     let digest = bundle.digest();
     let votes = Votes::count(quorum, |_, key| {
         let one = bundle.rebuilds().iter().find(|one| one.key == *key);
-        one.map_or(Said::Nothing, |one| {
+        one.map_or(Vote::Missing, |one| {
             let message = rebuild_message(digest, one.time);
             one_of(!is_future(one.time, now) && key.signed(&message, &one.signature, signatures))
         })
@@ -229,20 +243,20 @@ fn expiry(
         Said::Forged => return Factor::fail(name, "a wrong signature", want, help),
         Said::Signed(time) => time,
     };
-    let max_age = policy.max_age_days().saturating_mul(SECONDS_PER_DAY);
-    let ok = !is_future(time, now) && now.0.saturating_sub(time.0) <= max_age;
+    let ok = untimely(time, now, policy).is_none();
     Factor::of(name, ok, time.to_string(), format!("{want} at {now}"), help)
 }
 
+/// Witnesses say that they saw this log a short time ago: a log that they do not watch any more could renew its own time alone.
 fn witnesses(
     bundle: Option<&ReleaseBundle>,
-    demand: &QuorumDemand,
+    policy: &ReleasePolicy,
     now: UnixTime,
     signatures: &SignatureCache,
 ) -> Factor {
     const NAME: &str = "release.witnesses";
     let proof = bundle.and_then(|bundle| bundle.log.as_ref());
-    let quorum = match demand {
+    let quorum = match &policy.witnesses {
         QuorumDemand::Unchecked { why } => {
             let count = proof.map_or(0, |proof| proof.note.signatures().len());
             return Factor::unchecked(NAME, format!("{count} signatures"), why);
@@ -250,16 +264,29 @@ fn witnesses(
         QuorumDemand::Required(quorum) => quorum,
     };
     let Some(proof) = proof else { return Factor::fail(NAME, NOT_GIVEN, quorum.to_string(), NOBODY) };
+    let LogDemand::Required(log) = &policy.log else {
+        // Policies from files cannot say this.
+        let help = "without a log that the policy names there is nothing to witness";
+        return Factor::fail(NAME, "no log to witness", quorum.to_string(), help);
+    };
     let votes = Votes::count(quorum, |name, key| match proof.note.cosigned_by(name, key, signatures) {
-        Said::Signed(time) => one_of(!is_future(time, now)),
-        Said::Forged => Said::Forged,
-        Said::Nothing => Said::Nothing,
+        Said::Signed(time) => untimely(time, now, log).map_or(Vote::Counts, Vote::Untimely),
+        Said::Forged => Vote::Wrong,
+        Said::Nothing => Vote::Missing,
     });
-    votes.factor(
-        NAME,
-        quorum,
-        "too few witnesses saw the log as this proof shows it: it may show others another one",
-    )
+    let help = "too few witnesses saw the log as this proof shows it, not long ago: it may show others another one; \
+                let them cosign and fetch a newer proof";
+    votes.factor(NAME, quorum, help)
+}
+
+/// Why a cosignature of this time does not count, if so.
+fn untimely(time: UnixTime, now: UnixTime, policy: &LogPolicy) -> Option<String> {
+    let max_age = policy.max_age_days().saturating_mul(SECONDS_PER_DAY);
+    if is_future(time, now) {
+        return Some(format!("cosigned at {time}, which is in the future"));
+    }
+    let old = now.0.saturating_sub(time.0) > max_age;
+    old.then(|| format!("cosigned at {time}, more than {} days ago", policy.max_age_days()))
 }
 
 fn is_future(time: UnixTime, now: UnixTime) -> bool {

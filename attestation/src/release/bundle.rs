@@ -61,7 +61,8 @@ impl ReleaseBundle {
         put(&mut self.rebuilds, rebuild, |one| one.key)
     }
 
-    /// Takes over what `other` has for the same manifest.
+    /// Takes over what `other` has for the same manifest. Of two proofs from one log, the one of the larger tree stays, then the one
+    /// with the log's later time, then the one with more signatures; one that leads elsewhere never stays. Of another log's, the own one.
     ///
     /// # Errors
     /// `Misuse` if it is about another one, or there would be more than sixteen signatures or rebuilds.
@@ -71,7 +72,10 @@ impl ReleaseBundle {
         }
         other.signatures.into_iter().try_for_each(|one| self.sign(one))?;
         other.rebuilds.into_iter().try_for_each(|one| self.attest_rebuild(one))?;
-        self.log = other.log.or(self.log.take());
+        self.log = match (self.log.take(), other.log) {
+            (Some(own), Some(new)) => Some(better(own, new, &self.manifest)),
+            (own, new) => own.or(new),
+        };
         Ok(())
     }
 
@@ -123,6 +127,18 @@ impl ReleaseBundle {
     pub fn digest(&self) -> Digest {
         self.manifest.digest()
     }
+}
+
+/// Nothing is verified here: who reads the bundle does that.
+fn better(own: LogProof, new: LogProof, manifest: &ReleaseManifest) -> LogProof {
+    let rank = |proof: &LogProof| {
+        let (checkpoint, note) = (proof.checkpoint(), &proof.note);
+        let time = note.claimed_time(&checkpoint.origin);
+        (proof.includes(manifest), checkpoint.size, time, note.signatures().len())
+    };
+    let same_log = own.checkpoint().origin == new.checkpoint().origin;
+    let leads = new.includes(manifest) && (same_log || !own.includes(manifest));
+    if leads && rank(&new) > rank(&own) { new } else { own }
 }
 
 fn put<T>(list: &mut Vec<T>, one: T, key: impl Fn(&T) -> PublicKey) -> Result<(), Error> {

@@ -187,6 +187,15 @@ impl Note {
         }
     }
 
+    /// The latest time of a line that looks like a cosignature of `name`; nobody checked it.
+    pub(super) fn claimed_time(&self, name: &str) -> Option<UnixTime> {
+        let time = |line: &NoteSignature| {
+            let (time, signature) = line.signature.split_first_chunk()?;
+            (line.name == name && signature.len() == 64).then(|| UnixTime(u64::from_be_bytes(*time)))
+        };
+        self.signatures.iter().filter_map(time).max()
+    }
+
     /// Whether `key` signed the text under `name`, for those who keep a log.
     #[must_use]
     pub fn is_signed_by(&self, name: &str, key: &PublicKey) -> bool {

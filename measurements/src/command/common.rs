@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::anyhow;
-use cocoon_attestation::UnixTime;
 use cocoon_attestation::policy::Quorum;
 use cocoon_attestation::release::PublicKey;
 use cocoon_attestation::result::{Factor, Status};
-use cocoon_measurements::release::{ReleaseError, Sources};
+use cocoon_attestation::{Digest, UnixTime};
+use cocoon_measurements::release::{ReleaseError, Sources, sound};
 
 /// The time that was given, or now.
 pub(super) fn time(at: Option<UnixTime>) -> UnixTime {
@@ -74,16 +74,34 @@ pub(crate) struct SourceArgs {
     /// Reference values: what `cocoon-measure predict snp` and `predict tdx` print with --json, one file for each shape
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     reference: Vec<std::path::PathBuf>,
+    /// Digests of configurations that it vouches for beside the one in the image's manifest (`config` in the enclave's event
+    /// `configured`); whoever rebuilds repeats each that he confirms
+    #[arg(long, value_name = "HEX", num_args = 1..)]
+    config: Vec<Digest>,
+    /// Take an image that is for development only: simulated, not made with the locked tools, other than its manifest or without
+    /// one
+    #[arg(long)]
+    insecure_development: bool,
 }
 
 impl SourceArgs {
-    pub(super) fn sources(&self) -> Sources {
-        Sources {
+    pub(super) fn configs(&self) -> Vec<Digest> {
+        self.config.clone()
+    }
+
+    /// What was named, after a check that the image is one to release.
+    pub(super) fn sources(&self) -> Result<Sources, ReleaseError> {
+        if self.insecure_development {
+            eprintln!("warning: --insecure-development: the image is not checked; never release it");
+        } else {
+            sound::check(&self.image)?;
+        }
+        Ok(Sources {
             image: self.image.clone(),
             lock: self.lock.clone(),
             cargo_lock: self.cargo_lock.clone(),
             references: self.reference.clone(),
-        }
+        })
     }
 }
 

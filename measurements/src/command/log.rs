@@ -2,15 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::Subcommand;
 use cocoon_attestation::UnixTime;
-use cocoon_attestation::release::{NoteKind, PublicKey, log_entry, verifier_key};
+use cocoon_attestation::release::{NoteKind, PublicKey, ReleaseBundle, log_entry, verifier_key};
 use cocoon_measurements::key::SigningKey;
 use cocoon_measurements::log::reader::read_checkpoint;
 use cocoon_measurements::log::seen::Seen;
 use cocoon_measurements::log::witness::cosign;
 use cocoon_measurements::log::{Log as Reader, Writer, public_key};
-use cocoon_measurements::release::{read_bundle, write_bundle};
+use cocoon_measurements::release::{ReleaseError, read_bundle, write_bundle};
 
 use super::common::{target, time};
 
@@ -170,12 +171,21 @@ fn append(dir: &Path, releases: &[PathBuf], signer: &SignerArgs) -> anyhow::Resu
     for path in releases {
         let bundle = read_bundle(path)?;
         // Before the log names it: whoever watches the log finds what it names.
-        write_bundle(&dir.join(format!("release/{}.cbor", bundle.digest())), &bundle)?;
         entries.push(log_entry(&bundle.manifest));
+        keep(&dir.join(format!("release/{}.cbor", bundle.digest())), bundle)?;
     }
     writer.append(&entries, now)?;
     for entry in entries {
         say!("{}", writer.log().index_of(&entry).unwrap_or_default());
     }
     Ok(())
+}
+
+/// Writes a copy of a release for those who watch the log. What a copy from before has stays.
+fn keep(path: &Path, mut bundle: ReleaseBundle) -> anyhow::Result<()> {
+    if path.try_exists().with_context(|| format!("cannot read {}", path.display()))? {
+        let named = |error| ReleaseError::Refused(format!("{}: {error}", path.display()));
+        bundle.merge(read_bundle(path)?).map_err(named)?;
+    }
+    Ok(write_bundle(path, &bundle)?)
 }

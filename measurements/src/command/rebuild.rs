@@ -61,7 +61,7 @@ pub(crate) fn run(command: Rebuild) -> anyhow::Result<()> {
     match command {
         Rebuild::Attest { file, sources, key, at, out } => {
             let mut bundle = read_bundle(&file)?;
-            let differences = sources.sources().differences(&bundle.manifest)?;
+            let differences = sources.sources()?.differences(&bundle.manifest, &sources.configs())?;
             differences.iter().for_each(|line| say!("{line}"));
             if !differences.is_empty() {
                 let why = format!("what you built differs from the release in {} places", differences.len());

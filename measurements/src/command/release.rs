@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Subcommand;
+use cocoon_attestation::UnixTime;
 use cocoon_attestation::policy::{Policy, ReleasePolicy};
 use cocoon_attestation::release::{PublicKey, ReleaseBundle, ReleaseSignature, signed_message, verify};
-use cocoon_attestation::{Digest, UnixTime};
 use cocoon_measurements::key::SigningKey;
 use cocoon_measurements::log::public_key;
 use cocoon_measurements::release::{Identity, ReleaseError, read_bundle, write_bundle};
@@ -28,9 +28,6 @@ pub(crate) enum Release {
         /// Revision of the source, for example a git commit
         #[arg(long, value_name = "REV")]
         source: String,
-        /// Digests of configurations that it vouches for (`config` in the enclave's event `configured`)
-        #[arg(long, value_name = "HEX", num_args = 1..)]
-        config: Vec<Digest>,
         /// Time of creation, as 2026-11-24T08:00:00Z [default: now]
         #[arg(long, value_name = "RFC3339")]
         at: Option<UnixTime>,
@@ -101,9 +98,9 @@ pub(crate) struct VerifyArgs {
 /// When a file cannot be read or written, or the release is refused.
 pub(crate) fn run(command: Release) -> anyhow::Result<()> {
     match command {
-        Release::Create { sources, version, source, config, at, out } => {
-            let identity = Identity { version, source, created: time(at), configs: config };
-            let bundle = ReleaseBundle::new(sources.sources().manifest(identity)?);
+        Release::Create { sources, version, source, at, out } => {
+            let identity = Identity { version, source, created: time(at), configs: sources.configs() };
+            let bundle = ReleaseBundle::new(sources.sources()?.manifest(identity)?);
             write_bundle(&out, &bundle)?;
             say!("{}", bundle.digest());
         }

@@ -163,7 +163,7 @@ fn entries(got: &[Entry], want: &[Entry], differences: &mut Differences) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::path::Path;
 
     use super::*;
@@ -179,7 +179,7 @@ mod tests {
     }
 
     /// A whole image that is as its manifest says.
-    fn image() -> tempfile::TempDir {
+    pub(crate) fn image() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let initrd = initramfs(b"enclave");
         let contents: [&[u8]; 5] = [b"kernel", &initrd, b"console=ttyS0", b"snp firmware", b"tdx firmware"];
@@ -205,7 +205,7 @@ mod tests {
         dir
     }
 
-    fn write_manifest(dir: &Path, manifest: &Manifest) {
+    pub(crate) fn write_manifest(dir: &Path, manifest: &Manifest) {
         std::fs::write(dir.join(MANIFEST), serde_json::to_vec_pretty(manifest).unwrap()).unwrap();
     }
 

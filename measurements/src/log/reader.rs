@@ -32,12 +32,12 @@ pub fn read_checkpoint(path: &Path) -> Result<(Note, Checkpoint), LogError> {
     Ok((note, checkpoint))
 }
 
-/// Writes the checkpoint of the log in `dir`, if it can be read again.
-pub(super) fn write_checkpoint(dir: &Path, note: &Note) -> Result<(), LogError> {
-    let (path, text) = (dir.join(CHECKPOINT), note.to_string());
+/// Writes a checkpoint, if it can be read again.
+pub(super) fn write_checkpoint(path: &Path, note: &Note) -> Result<(), LogError> {
+    let text = note.to_string();
     Note::parse(&text)
         .map_err(|error| LogError::Misuse(format!("no room for another signature: {error}")))?;
-    layout::write(&path, text.as_bytes())
+    layout::write(path, text.as_bytes())
 }
 
 /// Root of a tree that may be empty (RFC 9162 section 2.1.1).
@@ -53,15 +53,25 @@ impl Log {
     pub fn open(dir: &Path) -> Result<Self, LogError> {
         let path = dir.join(CHECKPOINT);
         let (note, checkpoint) = read_checkpoint(&path)?;
+        Self::of_checkpoint(dir, &path, note, checkpoint)
+    }
+
+    /// The log in `dir` as the checkpoint that was read from `path` describes it.
+    pub(super) fn of_checkpoint(
+        dir: &Path,
+        path: &Path,
+        note: Note,
+        checkpoint: Checkpoint,
+    ) -> Result<Self, LogError> {
         if checkpoint.size > MAX_ENTRIES {
             let why = format!("{} entries, at most {MAX_ENTRIES} are read", checkpoint.size);
-            return Err(LogError::wrong(&path, why));
+            return Err(LogError::wrong(path, why));
         }
         let entries = tiles::read_entries(dir, checkpoint.size)?;
         let leaves: Vec<_> = entries.iter().map(|entry| leaf_hash(entry)).collect();
         let log = Self { dir: dir.to_owned(), note, checkpoint, entries, leaves };
         if root(&log.leaves) != log.checkpoint.root {
-            return Err(LogError::wrong(&path, "the entries do not lead to this root hash"));
+            return Err(LogError::wrong(path, "the entries do not lead to this root hash"));
         }
         Ok(log)
     }

@@ -3,8 +3,10 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::reader::read_checkpoint;
-use super::{Log, LogError, layout};
+use cocoon_attestation::release::{Checkpoint, Note, PublicKey};
+
+use super::reader::{read_checkpoint, write_checkpoint};
+use super::{Log, LogError};
 
 /// A file beside a key with the last checkpoint that it signed. Whoever signs two trees that do not fit together has lost
 /// everybody's trust; so this is looked at before each signature.
@@ -31,18 +33,44 @@ impl Seen {
     /// # Errors
     /// `Forked` when it does not; when the file cannot be read.
     pub fn check(&self, log: &Log) -> Result<(), LogError> {
+        self.read()?.map_or(Ok(()), |(_, older)| log.check_extends(&older))
+    }
+
+    /// What was signed last, if anything.
+    fn read(&self) -> Result<Option<(Note, Checkpoint)>, LogError> {
         match read_checkpoint(&self.0) {
-            Ok((_, older)) => log.check_extends(&older),
-            Err(LogError::Io { error, .. }) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Ok(read) => Ok(Some(read)),
+            Err(LogError::Io { error, .. }) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The log that was signed last, if `published` shows less of it and all that it has is on disk: whoever wrote it stopped
+    /// before it was published.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(super) fn unpublished(&self, published: &Log, key: &PublicKey) -> Result<Option<Log>, LogError> {
+        let Some((note, checkpoint)) = self.read()? else { return Ok(None) };
+        let origin = published.checkpoint.origin.clone();
+        if checkpoint.size <= published.checkpoint.size {
+            return Ok(None);
+        }
+        // What is not all there was lost, which `check` says.
+        let whole = Log::of_checkpoint(&published.dir, &self.0, note, checkpoint).and_then(|log| {
+            log.check_signature(&origin, key)?;
+            log.check_tiles()?;
+            log.check_extends(&published.checkpoint)?;
+            Ok(log)
+        });
+        Ok(whole.ok())
     }
 
     /// Remembers the checkpoint of `log`.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// When the file cannot be written, or could not be read again.
     pub fn remember(&self, log: &Log) -> Result<(), LogError> {
-        layout::write(&self.0, log.note().to_string().as_bytes())
+        write_checkpoint(&self.0, log.note())
     }
 }

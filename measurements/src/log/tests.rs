@@ -152,7 +152,7 @@ fn what_a_crash_leaves_behind_does_no_harm() {
     place.append(0..255).unwrap();
     let before = fs::read(place.file(CHECKPOINT)).unwrap();
     place.append(255..300).unwrap();
-    // All files of the new tree are there, the checkpoint and what the key remembers are not.
+    // All files of the new tree are there, it was not signed.
     fs::write(place.file(CHECKPOINT), &before).unwrap();
     fs::write(place.path("log.pem.seen"), &before).unwrap();
     fs::write(place.file(".checkpoint.new"), b"half").unwrap();
@@ -161,10 +161,68 @@ fn what_a_crash_leaves_behind_does_no_harm() {
     let log = place.check().unwrap();
     assert_eq!(log.checkpoint().size, 305);
     assert!(log.index_of(b"entry 255\n").is_none() && log.index_of(b"entry 949\n").is_some());
-    // Published, and not remembered.
+    // Published, and not remembered, as earlier versions did.
     fs::write(place.path("log.pem.seen"), &before).unwrap();
     place.append(950..951).unwrap();
     assert_eq!(place.check().unwrap().checkpoint().size, 306);
+}
+
+#[test]
+fn what_was_signed_and_not_published_is_published_next() {
+    let place = Place::new();
+    place.append(0..255).unwrap();
+    let before = fs::read(place.file(CHECKPOINT)).unwrap();
+    place.append(255..300).unwrap();
+    let signed = fs::read(place.file(CHECKPOINT)).unwrap();
+    assert_eq!(fs::read(place.path("log.pem.seen")).unwrap(), signed);
+    let crash = || fs::write(place.file(CHECKPOINT), &before).unwrap();
+    crash();
+    assert_eq!(place.check().unwrap().checkpoint().size, 255);
+    drop(place.writer().unwrap());
+    assert_eq!(fs::read(place.file(CHECKPOINT)).unwrap(), signed);
+    crash();
+    place.append(290..301).unwrap();
+    assert_eq!(place.check().unwrap().checkpoint().size, 301);
+    // After the very first one, and one that only renewed the time.
+    let other = place.path("log2");
+    SigningKey::create(&place.path("2.pem")).unwrap();
+    let create = || Writer::create(&other, ORIGIN, place.key("2.pem"), place.seen("2.pem"), NOW);
+    drop(create().unwrap());
+    fs::remove_file(other.join(CHECKPOINT)).unwrap();
+    let first = create().unwrap().log().note().to_string();
+    let mut again = Writer::open(&other, place.key("2.pem"), place.seen("2.pem")).unwrap();
+    again.publish(UnixTime(NOW.0 + 1)).unwrap();
+    drop(again);
+    fs::write(other.join(CHECKPOINT), first).unwrap();
+    Writer::open(&other, place.key("2.pem"), place.seen("2.pem")).unwrap();
+}
+
+#[test]
+fn what_was_signed_and_is_not_all_there_is_not_published() {
+    let place = Place::new();
+    place.append(0..255).unwrap();
+    let before = fs::read(place.file(CHECKPOINT)).unwrap();
+    place.append(255..300).unwrap();
+    fs::write(place.file(CHECKPOINT), &before).unwrap();
+    let crashed = place.copy();
+    let cut = "255 entries, it had 300 before: the log was cut or forked; nothing is signed";
+    for name in ["tile/entries/001.p/44", "tile/0/001.p/44"] {
+        let mut bytes = fs::read(place.file(name)).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(place.file(name), bytes).unwrap();
+        assert!(refused(place.append(300..301)).contains(cut), "{name} altered");
+        fs::remove_file(place.file(name)).unwrap();
+        assert!(refused(place.append(300..301)).contains(cut), "{name} lost");
+        assert_eq!(fs::read(place.file(CHECKPOINT)).unwrap(), before);
+        place.put_back(&crashed);
+    }
+    // What another key signed is not published in this one's name.
+    let seen = fs::read_to_string(place.path("log.pem.seen")).unwrap();
+    let unsigned = Note::new(Note::parse(&seen).unwrap().text().to_owned());
+    let mut forged = unsigned;
+    forged.sign(NoteSignature { name: ORIGIN.to_owned(), id: [0; 4], signature: vec![0; 64] });
+    fs::write(place.path("log.pem.seen"), forged.to_string()).unwrap();
+    assert!(refused(place.append(300..301)).contains(cut));
 }
 
 #[test]
@@ -272,5 +330,11 @@ fn witnesses_stay_until_the_log_grows() {
         full.sign(NoteSignature { name: n.to_string(), id: [0; 4], signature: vec![0] });
     }
     fs::write(place.file(CHECKPOINT), full.to_string()).unwrap();
+    let seen = fs::read(place.path("witness.pem.seen")).unwrap();
     assert!(place.cosign("another.test").unwrap_err().to_string().contains("no room for another signature"));
+    assert_eq!(
+        fs::read(place.path("witness.pem.seen")).unwrap(),
+        seen,
+        "what cannot be read is not remembered"
+    );
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use cocoon_attestation::UnixTime;
 use cocoon_attestation::release::{PublicKey, is_key_name};
 
+use super::layout::CHECKPOINT;
 use super::reader::write_checkpoint;
 use super::seen::Seen;
 use super::{Log, LogError, cosignature, layout};
@@ -40,6 +41,6 @@ pub fn cosign(
     log.note.sign(cosignature(key, &public, name, &text, now));
     // First remembered, then said: after a crash nothing was signed that is forgotten.
     seen.remember(&log)?;
-    write_checkpoint(dir, &log.note)?;
+    write_checkpoint(&dir.join(CHECKPOINT), &log.note)?;
     Ok(log)
 }

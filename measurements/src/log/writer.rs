@@ -57,17 +57,22 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Opens a log for writing. It must be whole, signed by `key`, and continue what `key` signed before.
+    /// Opens a log for writing. It must be whole, signed by `key`, and continue what `key` signed before. What `key` signed and a
+    /// crash kept from being published is published first, if all of it is on disk.
     ///
     /// # Errors
     /// When it is not; when another process writes.
     pub fn open(dir: &Path, key: SigningKey, seen: Seen) -> Result<Self, LogError> {
         let lock = layout::lock(dir)?;
-        let log = Log::open(dir)?;
+        let mut log = Log::open(dir)?;
         let public = super::public_key(&key).map_err(|error| LogError::Misuse(error.to_string()))?;
         let origin = log.checkpoint.origin.clone();
         log.check_signature(&origin, &public)?;
         log.check_tiles()?;
+        if let Some(unpublished) = seen.unpublished(&log, &public)? {
+            write_checkpoint(&dir.join(CHECKPOINT), &unpublished.note)?;
+            log = unpublished;
+        }
         seen.check(&log)?;
         Ok(Self { log, key, public, seen, _lock: lock })
     }
@@ -81,7 +86,7 @@ impl Writer {
     /// Adds entries that are not there yet, and signs anew. The checkpoint is written last: until then the log is the old one.
     ///
     /// # Errors
-    /// When there are too many or files cannot be written; then the log is as before.
+    /// When there are too many or files cannot be written; then the log is as before, or [`Writer::open`] finishes it.
     pub fn append(&mut self, entries: &[Vec<u8>], now: UnixTime) -> Result<(), LogError> {
         let before = self.log.checkpoint.size;
         let mut log = self.log.clone();
@@ -117,7 +122,8 @@ impl Writer {
         let (origin, text) = (&self.log.checkpoint.origin, self.log.checkpoint.text());
         self.log.note.sign(signature(&self.key, &self.public, origin, &text));
         self.log.note.sign(cosignature(&self.key, &self.public, origin, &text, now));
-        write_checkpoint(&self.log.dir, &self.log.note)?;
-        self.seen.remember(&self.log)
+        // First remembered, then said: after a crash nothing was published that is forgotten.
+        self.seen.remember(&self.log)?;
+        write_checkpoint(&self.log.dir.join(CHECKPOINT), &self.log.note)
     }
 }

@@ -11,6 +11,9 @@ pub enum ReleaseError {
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] LogError),
+    /// The image, or its manifest, cannot be read.
+    #[error(transparent)]
+    Image(#[from] crate::image::Error),
     /// A file is not what it must be.
     #[error("{}: {why}", path.display())]
     Wrong {
@@ -38,6 +41,7 @@ impl ReleaseError {
         match self {
             Self::Wrong { .. } | Self::Manifest(_) | Self::Refused(_) => true,
             Self::File(error) => error.is_rejection(),
+            Self::Image(error) => error.is_rejection(),
         }
     }
 }

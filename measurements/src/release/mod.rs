@@ -5,18 +5,24 @@
 //! | [`parts`] | the files of an image |
 //! | [`references`] | reference values from files |
 //! | [`sbom`] | components from lock files |
+//! | [`sound`] | whether an image is one to release |
 
 mod error;
 pub mod parts;
 pub mod references;
 pub mod sbom;
+pub mod sound;
 
 pub use error::ReleaseError;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use cocoon_attestation::release::{MAX_BUNDLE_LEN, ReleaseBundle, ReleaseManifest};
 use cocoon_attestation::{Digest, UnixTime};
+
+use crate::image::directory::{Directory, MANIFEST};
+use crate::log::LogError;
 
 /// Longest lock file that is read.
 const MAX_LOCK: u64 = 16 * 1024 * 1024;
@@ -43,7 +49,7 @@ pub struct Identity {
     pub source: String,
     /// Time.
     pub created: UnixTime,
-    /// Digests of configurations that the release vouches for.
+    /// Digests of configurations that the release vouches for beside the image's own.
     pub configs: Vec<Digest>,
 }
 
@@ -53,6 +59,8 @@ impl Sources {
     /// # Errors
     /// When a file cannot be read or is not what it must be, or something is too long or too much for a manifest.
     pub fn manifest(&self, identity: Identity) -> Result<ReleaseManifest, ReleaseError> {
+        let mut configs: BTreeSet<_> = identity.configs.into_iter().collect();
+        configs.extend(self.own_config()?);
         let inputs = read(&self.lock, MAX_LOCK)?;
         let (snp, tdx) = references::read_all(&self.references)?;
         let mut components = sbom::packages(&self.lock, &inputs)?;
@@ -67,23 +75,37 @@ impl Sources {
             inputs: Digest::of(&inputs),
             snp,
             tdx,
-            configs: identity.configs.into_iter().collect(),
+            configs,
             components,
         };
         // What Verifiers would not read is not released.
         Ok(ReleaseManifest::decode(&manifest.encode())?)
     }
 
-    /// What differs between `released` and what is made from these: a line for each part.
+    /// The configuration in the image's command line, as its manifest has it, if there is one.
+    fn own_config(&self) -> Result<Option<Digest>, ReleaseError> {
+        let path = self.image.join(MANIFEST);
+        if !path.try_exists().map_err(|error| LogError::Io { what: "read", path, error })? {
+            return Ok(None);
+        }
+        Ok(Some(Directory::new(&self.image).manifest()?.config))
+    }
+
+    /// What differs between `released` and what is made from these: a line for each part. `configs` are those that whoever rebuilds
+    /// confirms beside the image's own.
     ///
     /// # Errors
     /// As [`Sources::manifest`].
-    pub fn differences(&self, released: &ReleaseManifest) -> Result<Vec<String>, ReleaseError> {
+    pub fn differences(
+        &self,
+        released: &ReleaseManifest,
+        configs: &[Digest],
+    ) -> Result<Vec<String>, ReleaseError> {
         let identity = Identity {
             version: released.version.clone(),
             source: released.source.clone(),
             created: released.created,
-            configs: released.configs.iter().copied().collect(),
+            configs: configs.to_vec(),
         };
         Ok(compare(released, &self.manifest(identity)?))
     }
@@ -100,6 +122,12 @@ fn compare(released: &ReleaseManifest, rebuilt: &ReleaseManifest) -> Vec<String>
         if want != got && !out.contains(&line) {
             out.push(line);
         }
+    }
+    for config in released.configs.difference(&rebuilt.configs) {
+        out.push(format!("config {config}: released, neither the image's own nor confirmed with --config"));
+    }
+    for config in rebuilt.configs.difference(&released.configs) {
+        out.push(format!("config {config}: yours, not released"));
     }
     if released.inputs != rebuilt.inputs {
         out.push(format!("inputs: released {}, rebuilt {}", released.inputs, rebuilt.inputs));
@@ -131,4 +159,47 @@ pub fn write_bundle(path: &Path, bundle: &ReleaseBundle) -> Result<(), ReleaseEr
 
 fn read(path: &Path, max: u64) -> Result<Vec<u8>, ReleaseError> {
     Ok(crate::log::layout::read(path, max)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::verify::tests::image;
+
+    #[test]
+    fn configurations_are_the_images_own_or_confirmed() {
+        let (dir, image) = (tempfile::tempdir().unwrap(), image());
+        let reference = dir.path().join("reference.json");
+        let value = serde_json::json!({ "vcpus": 1, "vcpu_type": "sim", "measurement": "ab".repeat(48) });
+        std::fs::write(&reference, serde_json::json!({ "snp": [value] }).to_string()).unwrap();
+        let sources = Sources {
+            image: image.path().to_owned(),
+            lock: Path::new(env!("CARGO_MANIFEST_DIR")).join("inputs.lock"),
+            cargo_lock: None,
+            references: vec![reference],
+        };
+        let released = |configs: &[Digest]| {
+            let (version, source) = ("1".to_owned(), "git:0".to_owned());
+            let configs = configs.to_vec();
+            sources.manifest(Identity { version, source, created: UnixTime(1), configs }).unwrap()
+        };
+        let (own, more, other) = (Digest([0; 32]), Digest([1; 32]), Digest([2; 32]));
+        assert_eq!(released(&[]).configs, [own].into());
+        assert_eq!(released(&[more, own]).configs, [own, more].into());
+        let differences = |released: &ReleaseManifest, configs: &[Digest]| {
+            sources.differences(released, configs).unwrap().join("; ")
+        };
+        assert_eq!(differences(&released(&[]), &[]), "");
+        assert_eq!(differences(&released(&[more]), &[more]), "");
+        let slipped_in =
+            format!("config {more}: released, neither the image's own nor confirmed with --config");
+        assert_eq!(differences(&released(&[more]), &[]), slipped_in);
+        let both = format!("{slipped_in}; config {other}: yours, not released");
+        assert_eq!(differences(&released(&[more]), &[other]), both);
+        let mut without = released(&[]);
+        without.configs.clear();
+        assert_eq!(differences(&without, &[]), format!("config {own}: yours, not released"));
+        std::fs::write(image.path().join(MANIFEST), b"{}").unwrap();
+        assert!(sources.differences(&without, &[]).unwrap_err().is_rejection());
+    }
 }

@@ -85,18 +85,18 @@ impl Parties {
             serde_json::json!({ "snp": [{ "vcpus": 1, "vcpu_type": "sim", "measurement": measurement }] });
         std::fs::write(self.path("reference.json"), values.to_string()).unwrap();
         let root = |file: &str| repository().join(file).to_str().unwrap().to_owned();
-        let args = ["--image", "image", "--reference", "reference.json", "--lock"].map(str::to_owned);
+        let args = ["--insecure-development", "--image", "image", "--reference", "reference.json", "--lock"];
+        let args = args.map(str::to_owned);
         [&args[..], &[root("measurements/inputs.lock"), "--cargo-lock".to_owned(), root("Cargo.lock")]]
             .concat()
     }
 
     fn create(&self, name: &str, measurement: &str, config: &str) {
-        self.create_from(name, &self.sources(measurement), config);
+        self.create_from(name, &[self.sources(measurement), with_config(config)].concat());
     }
 
-    fn create_from(&self, name: &str, sources: &[String], config: &str) {
+    fn create_from(&self, name: &str, sources: &[String]) {
         let mut args = vec!["release", "create", "--version", name, "--source", "git:0123", "--out", name];
-        args.extend(["--config", config]);
         args.extend(sources.iter().map(String::as_str));
         self.measure(&args);
     }
@@ -116,8 +116,8 @@ impl Parties {
         self.measure(&["log", "prove", "log", name]);
     }
 
-    fn rebuild(&self, name: &str, measurement: &str) {
-        self.rebuild_from(name, &self.sources(measurement));
+    fn rebuild(&self, name: &str, measurement: &str, config: &str) {
+        self.rebuild_from(name, &[self.sources(measurement), with_config(config)].concat());
     }
 
     fn rebuild_from(&self, name: &str, sources: &[String]) {
@@ -131,7 +131,7 @@ impl Parties {
         self.create(name, measurement, config);
         self.sign(name, &["alice", "bob"]);
         self.log(name);
-        self.rebuild(name, measurement);
+        self.rebuild(name, measurement, config);
         self.path(name)
     }
 
@@ -168,6 +168,10 @@ impl Parties {
         let output = cocoon(&["verify", address, "--policy", &self.path("policy.toml"), "--json"]);
         (output.status.code(), failed(&output))
     }
+}
+
+fn with_config(config: &str) -> Vec<String> {
+    vec!["--config".to_owned(), config.to_owned()]
 }
 
 fn failed(output: &Output) -> Vec<String> {
@@ -254,7 +258,7 @@ fn enclaves_whose_release_is_not_what_the_policy_demands() {
     parties.create("half", measurement, config);
     parties.sign("half", &["alice", "mallory"]);
     parties.log("half");
-    parties.rebuild("half", measurement);
+    parties.rebuild("half", measurement, config);
     parties.create("alone", measurement, config);
     parties.sign("alone", &["bob", "carol"]);
     parties.log("alone");
@@ -332,7 +336,7 @@ fn the_signers_tools_refuse_what_clients_would() {
 
     // A rebuild that differs in one byte, or in what it was made of.
     std::fs::write(parties.path("image/vmlinuz"), b"b kernel").unwrap();
-    let sources = parties.sources(&measurement);
+    let sources = [parties.sources(&measurement), with_config(&"cd".repeat(32))].concat();
     let attest = |sources: &[String]| {
         let mut args = vec!["rebuild", "attest", "good", "--key", "dave.pem"];
         args.extend(sources.iter().map(String::as_str));
@@ -344,8 +348,17 @@ fn the_signers_tools_refuse_what_clients_would() {
         "{said}"
     );
     std::fs::write(parties.path("image/vmlinuz"), b"a kernel").unwrap();
+    // A configuration that only the signers name.
+    let said = attest(&parties.sources(&measurement));
+    let alone = format!("config {}: released, neither the image's own nor confirmed", "cd".repeat(32));
+    assert!(said.contains(&alone), "{said}");
+    let said = attest(&[parties.sources(&measurement), with_config(&"ce".repeat(32))].concat());
+    assert!(said.contains(&alone) && said.contains(": yours, not released"), "{said}");
     let said = attest(&parties.sources(&"00".repeat(48)));
     assert!(said.contains("SNP reference values: others than released"), "{said}");
+
+    images_for_development_are_not_released(&parties, &sources);
+    what_the_log_keeps_of_a_release_stays(&parties);
 
     // Copies that several people signed become one; of another release they do not.
     parties.create("other", &measurement, &"ee".repeat(32));
@@ -369,6 +382,33 @@ fn the_signers_tools_refuse_what_clients_would() {
     policies_that_say_nothing_of_releases(&parties);
 }
 
+fn images_for_development_are_not_released(parties: &Parties, sources: &[String]) {
+    let checked: Vec<_> =
+        sources.iter().map(String::as_str).filter(|arg| !arg.starts_with("--insec")).collect();
+    for command in [
+        &["release", "create", "--version", "1", "--source", "git:0123", "--out", "never"][..],
+        &["rebuild", "attest", "good", "--key", "dave.pem", "--out", "never"],
+    ] {
+        let said = parties.refused(&[command, &checked].concat());
+        assert!(said.contains("image/manifest.json: there is none"), "{said}");
+        assert!(!parties.dir.path().join("never").exists());
+    }
+}
+
+fn what_the_log_keeps_of_a_release_stays(parties: &Parties) {
+    let good = ReleaseBundle::decode(&std::fs::read(parties.path("good")).unwrap()).unwrap();
+    let bare = ReleaseBundle::new(good.manifest.clone());
+    std::fs::write(parties.path("bare"), bare.encode()).unwrap();
+    parties.measure(&["log", "append", "log", "good", "--key", "log.pem"]);
+    parties.measure(&["log", "append", "log", "bare", "--key", "log.pem"]);
+    let kept = parties.path(&format!("log/release/{}.cbor", good.digest()));
+    assert_eq!(std::fs::read(&kept).unwrap(), good.encode());
+    std::fs::write(&kept, b"garbage").unwrap();
+    let said = parties.refused(&["log", "append", "log", "bare", "--key", "log.pem"]);
+    assert!(said.contains("malformed release bundle"), "{said}");
+    std::fs::write(&kept, good.encode()).unwrap();
+}
+
 fn policies_that_say_nothing_of_releases(parties: &Parties) {
     let example: PathBuf = repository().join("docs/examples/policy.toml");
     let output = parties.run(&["release", "verify", "good", "--policy", example.to_str().unwrap()]);
@@ -390,15 +430,15 @@ fn a_released_image_is_accepted_where_it_boots_and_nowhere_else() {
     let image = lab.image.to_str().unwrap();
     let predict = [&["predict", "snp", "--json", "--image", image][..], &SHAPE].concat();
     std::fs::write(parties.path("shape.json"), parties.measure(&predict)).unwrap();
-    let manifest = std::fs::read_to_string(lab.image.join("manifest.json")).unwrap();
-    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
     let root = |file: &str| repository().join(file).to_str().unwrap().to_owned();
     let sources = [
-        ["--image", image, "--reference", "shape.json", "--lock"].map(str::to_owned).to_vec(),
+        ["--insecure-development", "--image", image, "--reference", "shape.json", "--lock"]
+            .map(str::to_owned)
+            .to_vec(),
         vec![root("measurements/inputs.lock"), "--cargo-lock".to_owned(), root("Cargo.lock")],
     ]
     .concat();
-    parties.create_from("image.release", &sources, manifest["config"].as_str().unwrap());
+    parties.create_from("image.release", &sources);
     parties.sign("image.release", &["alice", "bob"]);
     parties.log("image.release");
     parties.rebuild_from("image.release", &sources);

@@ -168,7 +168,7 @@ fn proofs_expire() {
     let made = NOW.0 - 3600;
     let age = 30 * 24 * 3600;
     assert!(at(made + age).is_empty());
-    assert_eq!(at(made + age + 1), ["release.expiry"]);
+    assert_eq!(at(made + age + 1), ["release.expiry", "release.witnesses"]);
     assert!(at(made - 300).is_empty(), "clocks differ");
     assert_eq!(at(made - 301), ["release.expiry", "release.witnesses", "release.rebuilds"]);
 }
@@ -184,6 +184,50 @@ fn witnesses_that_are_missing_or_saw_something_else() {
     let mut unseen = vouched(manifest());
     unseen.log = Some(proof(&manifest(), NOW));
     assert_eq!(failed(&verify(&unseen, &policy_of(&section()).unwrap(), NOW)), ["release.witnesses"]);
+}
+
+/// A log that nobody watches any more renews its own time, and that is not enough.
+#[test]
+fn witnesses_of_another_time_do_not_count_and_are_no_forgers() {
+    let (age, text) = (30 * 24 * 3600, proof(&manifest(), NOW).note.text().to_owned());
+    let cosigned = |section: &str, time: u64| {
+        let mut bundle = vouched(manifest());
+        let line = Key::of(WATCHER).cosign(WITNESS, &text, UnixTime(time));
+        bundle.log.as_mut().unwrap().note.sign(line);
+        verify(&bundle, &policy_of(section).unwrap(), NOW).remove(4)
+    };
+    for time in [NOW.0 - age, NOW.0 + 300] {
+        assert_eq!(cosigned(&section(), time).status, Status::Pass, "{time}");
+    }
+    for (time, why) in [(NOW.0 - age - 1, "more than 30 days ago"), (NOW.0 + 301, "in the future")] {
+        let factor = cosigned(&section(), time);
+        let got = factor.got.unwrap();
+        assert_eq!((factor.name, factor.status), ("release.witnesses", Status::Fail));
+        assert!(got.starts_with(&format!("nobody; not counted: {WITNESS} (cosigned at ")), "{got}");
+        assert!(got.contains(why) && !got.contains("wrong"), "{got}");
+    }
+    // Its age is that of the policy.
+    let ten = section().replacen("max_age_days = 30", "max_age_days = 10", 1);
+    assert_eq!(cosigned(&ten, NOW.0 - age).status, Status::Fail);
+    // Without a log there is no age; only policies that are made by programs can say so.
+    let log = crate::policy::LogDemand::Unchecked { why: "test".to_owned() };
+    let policy = ReleasePolicy { log, ..policy_of(&section()).unwrap() };
+    assert_eq!(failed(&verify(&vouched(manifest()), &policy, NOW)), ["release.witnesses"]);
+}
+
+/// One stale witness does not spoil the word of others.
+#[test]
+fn a_stale_witness_beside_a_fresh_one() {
+    let second = format!("keys = {{ \"w2.test\" = \"{}\", \"{WITNESS}\"", Key::of(77).public());
+    let section = section().replacen(&format!("keys = {{ \"{WITNESS}\""), &second, 1);
+    assert!(section.contains("w2.test"), "{section}");
+    let mut bundle = vouched(manifest());
+    let note = &mut bundle.log.as_mut().unwrap().note;
+    let line = Key::of(77).cosign("w2.test", note.text(), UnixTime(1));
+    note.sign(line);
+    let factor = verify(&bundle, &policy_of(&section).unwrap(), NOW).remove(4);
+    assert_eq!(factor.status, Status::Pass, "{factor:?}");
+    assert!(factor.got.unwrap().starts_with(&format!("{WITNESS}; not counted: w2.test (cosigned at 1970")));
 }
 
 #[test]

@@ -310,3 +310,48 @@ fn ids_of_keys() {
     let message = cosigned_message(UnixTime(1_679_315_147), "a\n1\nb\n");
     assert_eq!(message, b"cosignature/v1\ntime 1679315147\na\n1\nb\n");
 }
+
+#[test]
+fn merging_keeps_the_better_proof() {
+    let with = |log: Option<LogProof>| {
+        let mut bundle = ReleaseBundle::new(manifest());
+        bundle.log = log;
+        bundle
+    };
+    let kept = |own: &LogProof, new: &LogProof| {
+        let mut bundle = with(Some(own.clone()));
+        bundle.merge(with(Some(new.clone()))).unwrap();
+        bundle.log.unwrap()
+    };
+    let grown = |origin: &str, time: UnixTime| {
+        let mut leaves: Vec<_> = (0..6_u8).map(|n| leaf_hash(&[n])).collect();
+        leaves[2] = leaf_hash(&log_entry(&manifest()));
+        let checkpoint =
+            Checkpoint { origin: origin.to_owned(), size: 6, root: merkle_root(&leaves).unwrap() };
+        let text = checkpoint.text();
+        let mut note = Note::new(text.clone());
+        note.sign(Key::of(LOG).note(origin, &text));
+        note.sign(Key::of(LOG).cosign(origin, &text, time));
+        LogProof::new(2, merkle_path(&leaves, 2).unwrap(), note).unwrap()
+    };
+    let old = proof(&manifest(), UnixTime(NOW.0 - 1));
+    let young = proof(&manifest(), NOW);
+    let large = grown(ORIGIN, UnixTime(NOW.0 - 2));
+    let mut watched = young.clone();
+    watched.note.sign(Key::of(WATCHER).cosign(WITNESS, young.note.text(), NOW));
+    for (worse, better) in [(&old, &young), (&young, &large), (&watched, &large), (&young, &watched)] {
+        assert_eq!(kept(worse, better), *better);
+        assert_eq!(kept(better, worse), *better);
+    }
+    // One that leads elsewhere, and one of another log.
+    let mut astray = large.clone();
+    astray.index = 3;
+    assert_eq!(kept(&young, &astray), young);
+    assert_eq!(kept(&astray, &young), young);
+    assert_eq!(kept(&young, &grown("other.test", NOW)), young);
+    for (own, new) in [(None, Some(&old)), (Some(&old), None)] {
+        let mut bundle = with(own.cloned());
+        bundle.merge(with(new.cloned())).unwrap();
+        assert_eq!(bundle.log.as_ref(), Some(&old));
+    }
+}
