@@ -3,12 +3,12 @@
 //! | Module | What |
 //! |---|---|
 //! | [`command_line`] | the measured configuration |
-//! | [`mounts`] | the kernel's trees, and a root that nobody can write |
-//! | [`modules`] | kernel modules, and then none any more |
-//! | [`harden`] | what this machine gives up before it reads a byte from outside |
-//! | [`network`] | one address, for the host alone |
-//! | [`disks`] | the disk with the model |
-//! | [`gpus`] | device files of NVIDIA's driver |
+//! | `mounts` | the kernel's trees, and a root that nobody can write |
+//! | `modules` | kernel modules, and then none any more |
+//! | `harden` | what this machine gives up before it reads a byte from outside |
+//! | `network` | one address, for the host alone |
+//! | `disks` | the disk with the model |
+//! | `gpus` | device files of NVIDIA's driver |
 //! | [`host_port`] | what the host sends while the enclave runs: endorsements, the wish to stop |
 //! | [`power`] | the end |
 //! | `inside` | what is in this machine, told by itself: only with the cargo feature `sim` |

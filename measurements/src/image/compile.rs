@@ -24,7 +24,7 @@ pub struct Recipe {
     pub simulated: bool,
     /// One static program; else one that loads libraries, as NVIDIA's must be.
     pub is_static: bool,
-    /// The builder's environment, of which [`KEPT`] is used.
+    /// The builder's environment, of which little is used.
     pub environment: Vec<(OsString, OsString)>,
 }
 
@@ -66,7 +66,7 @@ impl Recipe {
     }
 
     /// Static, and without a path of this machine: see `docs/image.md`.
-    fn flags(&self, toolchain: &Toolchain) -> [(&'static str, OsString); 3] {
+    fn flags(&self, toolchain: &Toolchain) -> [(&'static str, OsString); 4] {
         let cargo_home = self.variable("CARGO_HOME").unwrap_or_else(|| {
             Path::new(&self.variable("HOME").unwrap_or_default()).join(".cargo").into_os_string()
         });
@@ -91,12 +91,19 @@ impl Recipe {
                 out
             };
             rust.push(mapped("--remap-path-prefix="));
+            // Quoted as for a shell, which is how it is then read.
+            c.push("'");
             c.push(mapped("-ffile-prefix-map="));
-            c.push(" ");
+            c.push("' ");
         }
         // Paths may have spaces: this variable is split at unit separators only.
         let rust = rust.join(&OsString::from("\u{1f}"));
-        [("CARGO_ENCODED_RUSTFLAGS", rust), ("CFLAGS", c), ("LC_ALL", "C.UTF-8".into())]
+        [
+            ("CARGO_ENCODED_RUSTFLAGS", rust),
+            ("CFLAGS", c),
+            ("CC_SHELL_ESCAPED_FLAGS", "1".into()),
+            ("LC_ALL", "C.UTF-8".into()),
+        ]
     }
 
     fn variable(&self, name: &str) -> Option<OsString> {

@@ -3,8 +3,8 @@
 //! | Module | What |
 //! |---|---|
 //! | [`qemu`] | the command line of QEMU for each platform |
-//! | [`processor`] | the simulated processor beside a simulated VM |
-//! | [`port`] | what the host tells a VM that runs |
+//! | `processor` | the simulated processor beside a simulated VM |
+//! | `port` | what the host tells a VM that runs |
 
 mod port;
 mod processor;
