@@ -4,16 +4,15 @@
 //! Source: AMD 56860, SNP_LAUNCH_FINISH: ID block (table 75), ID authentication information (table 76); keys and signatures as in
 //! appendix B: numbers little-endian in 72 bytes.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use cocoon_attestation::Measurement;
 use ring::digest::{SHA384, digest};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
-use zeroize::Zeroizing;
+
+use crate::key::{not_a_key, read_pkcs8, write_new};
 
 /// Bytes of an ID block, and of its authentication.
 pub const BLOCK_LEN: usize = 96;
@@ -26,7 +25,7 @@ const P384: u32 = 2;
 const SCALAR: usize = 48;
 const SCALAR_ROOM: usize = 72;
 const KEY_LEN: usize = 1028;
-const LABEL: &str = "PRIVATE KEY";
+const KIND: &str = "a P-384 key";
 
 /// What may be launched, and how it is named in reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,16 +94,7 @@ impl P384Key {
     pub fn create(path: &Path) -> anyhow::Result<Self> {
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &SystemRandom::new())
             .map_err(|_unspecified| anyhow!("the system gives no random bytes"))?;
-        let pem = pem_rfc7468::encode_string(LABEL, pem_rfc7468::LineEnding::LF, pkcs8.as_ref())
-            .map(Zeroizing::new)
-            .map_err(|e| anyhow!("cannot write the key as PEM: {e}"))?;
-        std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .and_then(|mut file| file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()))
-            .with_context(|| format!("cannot write a new key to {}", path.display()))?;
+        write_new(path, pkcs8.as_ref())?;
         Self::read(path)
     }
 
@@ -113,17 +103,10 @@ impl P384Key {
     /// # Errors
     /// The file cannot be read or is no such key.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let not_a_key = |why: &str| anyhow!("{} is not a P-384 key in PKCS#8 PEM: {why}", path.display());
-        let pem = std::fs::read(path).map(Zeroizing::new);
-        let pem = pem.with_context(|| format!("cannot read the key {}", path.display()))?;
-        let (label, der) = pem_rfc7468::decode_vec(&pem).map_err(|e| not_a_key(&e.to_string()))?;
-        let der = Zeroizing::new(der);
-        if label != LABEL {
-            return Err(not_a_key(&format!("it is a {label}")));
-        }
+        let der = read_pkcs8(path, KIND)?;
         EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &der, &SystemRandom::new())
             .map(Self)
-            .map_err(|e| not_a_key(&e.to_string()))
+            .map_err(|e| not_a_key(path, KIND, &e.to_string()))
     }
 
     /// The digest of the public key that reports carry: what a policy names as `id_key_digest` or `author_key_digest`.

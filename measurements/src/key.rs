@@ -10,6 +10,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use zeroize::Zeroizing;
 
 const LABEL: &str = "PRIVATE KEY";
+const KIND: &str = "an Ed25519 key";
 
 /// A key that signs. `Debug` shows its public key.
 #[derive(Debug)]
@@ -23,16 +24,7 @@ impl SigningKey {
     pub fn create(path: &Path) -> anyhow::Result<Self> {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
             .map_err(|_unspecified| anyhow!("the system gives no random bytes"))?;
-        let pem = pem_rfc7468::encode_string(LABEL, pem_rfc7468::LineEnding::LF, pkcs8.as_ref())
-            .map(Zeroizing::new)
-            .map_err(|e| anyhow!("cannot write the key as PEM: {e}"))?;
-        std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .and_then(|mut file| file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()))
-            .with_context(|| format!("cannot write a new key to {}", path.display()))?;
+        write_new(path, pkcs8.as_ref())?;
         Self::read(path)
     }
 
@@ -41,15 +33,10 @@ impl SigningKey {
     /// # Errors
     /// The file cannot be read or is not an Ed25519 key.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let not_a_key = |why: &str| anyhow!("{} is not an Ed25519 key in PKCS#8 PEM: {why}", path.display());
-        let pem = std::fs::read(path).map(Zeroizing::new);
-        let pem = pem.with_context(|| format!("cannot read the key {}", path.display()))?;
-        let (label, der) = pem_rfc7468::decode_vec(&pem).map_err(|e| not_a_key(&e.to_string()))?;
-        let der = Zeroizing::new(der);
-        if label != LABEL {
-            return Err(not_a_key(&format!("it is a {label}")));
-        }
-        Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map(Self).map_err(|e| not_a_key(&e.to_string()))
+        let der = read_pkcs8(path, KIND)?;
+        Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der)
+            .map(Self)
+            .map_err(|e| not_a_key(path, KIND, &e.to_string()))
     }
 
     /// The public key, 32 bytes in hexadecimal: what policies name.
@@ -63,6 +50,33 @@ impl SigningKey {
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         self.0.sign(message).as_ref().to_vec()
     }
+}
+
+/// Writes a key as PEM to `path`, which must not exist yet; mode 0600.
+pub(crate) fn write_new(path: &Path, pkcs8: &[u8]) -> anyhow::Result<()> {
+    let pem = pem_rfc7468::encode_string(LABEL, pem_rfc7468::LineEnding::LF, pkcs8)
+        .map(Zeroizing::new)
+        .map_err(|e| anyhow!("cannot write the key as PEM: {e}"))?;
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()))
+        .with_context(|| format!("cannot write a new key to {}", path.display()))
+}
+
+/// The PKCS#8 in the PEM file `path`; `kind` is for errors.
+pub(crate) fn read_pkcs8(path: &Path, kind: &str) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    let pem = std::fs::read(path).map(Zeroizing::new);
+    let pem = pem.with_context(|| format!("cannot read the key {}", path.display()))?;
+    let (label, der) = pem_rfc7468::decode_vec(&pem).map_err(|e| not_a_key(path, kind, &e.to_string()))?;
+    let der = Zeroizing::new(der);
+    if label == LABEL { Ok(der) } else { Err(not_a_key(path, kind, &format!("it is a {label}"))) }
+}
+
+pub(crate) fn not_a_key(path: &Path, kind: &str, why: &str) -> anyhow::Error {
+    anyhow!("{} is not {kind} in PKCS#8 PEM: {why}", path.display())
 }
 
 #[cfg(test)]
