@@ -1,127 +1,32 @@
-//! Metadata and tensors of a GGUF file, by name, with errors that name what is wrong.
+//! GGUF files. Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
-use crate::error::{Error, compute};
+use crate::error::Error;
 use crate::header;
-use candle_core::Device;
-use candle_core::quantized::QTensor;
-use candle_core::quantized::gguf_file::{Content, Value};
-use std::collections::BTreeSet;
+use crate::source::Source;
+use crate::weights::{Encoding, RawTensor};
+use candle_core::quantized::gguf_file::{Content, TensorInfo};
+use std::borrow::Cow;
 use std::io::Cursor;
 
-/// A parsed GGUF file over bytes in memory.
-pub(crate) struct Gguf<'a> {
-    content: Content,
-    bytes: &'a [u8],
-    untaken: BTreeSet<String>,
+/// Takes a file in memory apart.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Source<'_>, Error> {
+    header::check(bytes)?;
+    let content =
+        Content::read(&mut Cursor::new(bytes)).map_err(|error| Error::Malformed(error.to_string()))?;
+    let start = content.tensor_data_offset;
+    let tensors = content.tensor_infos.into_iter();
+    let tensors = tensors.map(|(name, info)| Ok((name.clone(), raw(&name, &info, start, bytes)?)));
+    Ok(Source::new(content.metadata, tensors.collect::<Result<_, Error>>()?))
 }
 
-impl<'a> Gguf<'a> {
-    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
-        header::check(bytes)?;
-        let content =
-            Content::read(&mut Cursor::new(bytes)).map_err(|error| Error::Malformed(error.to_string()))?;
-        let untaken = content.tensor_infos.keys().cloned().collect();
-        Ok(Self { content, bytes, untaken })
-    }
-
-    pub(crate) fn string(&self, key: &str) -> Result<&str, Error> {
-        self.optional_string(key)?.ok_or_else(|| missing(key))
-    }
-
-    pub(crate) fn optional_string(&self, key: &str) -> Result<Option<&str>, Error> {
-        self.read(key, "not a string", |value| value.to_string().ok().map(String::as_str))
-    }
-
-    /// A count or an id.
-    pub(crate) fn number(&self, key: &str) -> Result<usize, Error> {
-        self.optional_number(key)?.ok_or_else(|| missing(key))
-    }
-
-    pub(crate) fn optional_number(&self, key: &str) -> Result<Option<usize>, Error> {
-        self.read(key, "not a count", |value| value.to_u64().ok().and_then(|n| usize::try_from(n).ok()))
-    }
-
-    pub(crate) fn optional_float(&self, key: &str) -> Result<Option<f32>, Error> {
-        self.read(key, "not a finite number", |value| value.to_f32().ok().filter(|x| x.is_finite()))
-    }
-
-    pub(crate) fn optional_bool(&self, key: &str) -> Result<Option<bool>, Error> {
-        self.read(key, "not true or false", |value| value.to_bool().ok())
-    }
-
-    pub(crate) fn strings(&self, key: &str) -> Result<Vec<&str>, Error> {
-        self.array(key, "not an array of strings", |value| value.to_string().ok().map(String::as_str))
-    }
-
-    pub(crate) fn integers(&self, key: &str) -> Result<Vec<i64>, Error> {
-        self.array(key, "not an array of integers", |value| {
-            let signed = value.to_i32().ok().map(i64::from);
-            signed.or_else(|| value.to_u64().ok().and_then(|n| i64::try_from(n).ok()))
-        })
-    }
-
-    /// Takes a tensor out of the file, if it is there.
-    pub(crate) fn has_tensor(&self, name: &str) -> bool {
-        self.untaken.contains(name)
-    }
-
-    /// Takes a tensor out of the file. `shape` is outermost dimension first.
-    pub(crate) fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<QTensor, Error> {
-        let info = self.content.tensor_infos.get(name);
-        let info = info.ok_or_else(|| Error::MissingTensor { name: name.to_owned() })?;
-        if info.shape.dims() != shape {
-            let got = info.shape.dims().to_vec();
-            return Err(Error::BadTensor { name: name.to_owned(), got, wanted: shape.to_vec() });
-        }
-        self.untaken.remove(name);
-        let mut reader = Cursor::new(self.bytes);
-        self.content
-            .tensor(&mut reader, name, &Device::Cpu)
-            .map_err(|error| Error::Malformed(error.to_string()))
-    }
-
-    /// Takes a vector of weights as numbers.
-    pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
-        let tensor = self.tensor(name, &[len])?.dequantize(&Device::Cpu).map_err(compute)?;
-        tensor.to_vec1().map_err(compute)
-    }
-
-    /// Refuses a file with tensors that nobody took: what is not computed would silently change the model.
-    pub(crate) fn finish(self) -> Result<(), Error> {
-        match self.untaken.into_iter().next() {
-            None => Ok(()),
-            Some(name) => {
-                Err(Error::Unsupported { what: "tensor", name, supported: "those of a plain Llama" })
-            }
-        }
-    }
-
-    fn read<'v, T>(
-        &'v self,
-        key: &str,
-        problem: &str,
-        convert: impl Fn(&'v Value) -> Option<T>,
-    ) -> Result<Option<T>, Error> {
-        let Some(value) = self.content.metadata.get(key) else { return Ok(None) };
-        convert(value).map_or_else(|| Err(bad(key, problem)), |converted| Ok(Some(converted)))
-    }
-
-    fn array<'v, T>(
-        &'v self,
-        key: &str,
-        problem: &str,
-        convert: impl Fn(&'v Value) -> Option<T>,
-    ) -> Result<Vec<T>, Error> {
-        let values = self.read(key, problem, |value| value.to_vec().ok())?.ok_or_else(|| missing(key))?;
-        values.iter().map(|value| convert(value).ok_or_else(|| bad(key, problem))).collect()
-    }
-}
-
-fn missing(key: &str) -> Error {
-    Error::MissingMetadata { key: key.to_owned() }
-}
-
-/// An error about the value of a metadata key.
-pub(crate) fn bad(key: &str, problem: &str) -> Error {
-    Error::BadMetadata { key: key.to_owned(), problem: problem.to_owned() }
+fn raw<'a>(name: &str, info: &TensorInfo, start: u64, bytes: &'a [u8]) -> Result<RawTensor<'a>, Error> {
+    let encoding = Encoding::of_candle(info.ggml_dtype)?;
+    let shape = info.shape.dims().to_vec();
+    let range = || {
+        let first = usize::try_from(start.checked_add(info.offset)?).ok()?;
+        let len = (info.shape.elem_count() / encoding.block()).checked_mul(encoding.block_bytes())?;
+        bytes.get(first..first.checked_add(len)?)
+    };
+    let bytes = range().ok_or_else(|| Error::Malformed(format!("tensor `{name}` lies outside the file")))?;
+    Ok(RawTensor { encoding, shape, bytes: Cow::Borrowed(bytes) })
 }

@@ -168,8 +168,6 @@ fn block_size(tensor_type: u32) -> Result<(u64, u64), Error> {
         6 => (32, 22),    // Q5_0
         7 => (32, 24),    // Q5_1
         8 => (32, 34),    // Q8_0
-        10 => (256, 84),  // Q2_K
-        11 => (256, 110), // Q3_K
         12 => (256, 144), // Q4_K
         13 => (256, 176), // Q5_K
         14 => (256, 210), // Q6_K
@@ -177,7 +175,7 @@ fn block_size(tensor_type: u32) -> Result<(u64, u64), Error> {
             return Err(Error::Unsupported {
                 what: "tensor type",
                 name: other.to_string(),
-                supported: "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K",
+                supported: "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K",
             });
         }
     })

@@ -32,9 +32,11 @@ mod running;
 mod sampler;
 mod scheduler;
 mod secret;
+mod source;
 mod stop;
 mod template;
 mod tokenizer;
+mod weights;
 
 #[cfg(test)]
 mod engine_tests;

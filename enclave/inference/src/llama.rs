@@ -6,9 +6,9 @@
 
 use crate::attention::{Heads, attend};
 use crate::error::{Error, compute};
-use crate::gguf::{Gguf, bad};
 use crate::kv::{Half, KvCache};
 use crate::linear::Linear;
+use crate::source::{Source, bad};
 use candle_core::quantized::QTensor;
 use candle_core::{Device, Tensor};
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub(crate) struct Llama {
 
 impl Llama {
     /// Takes all weights of a model with `vocabulary` tokens out of the file.
-    pub(crate) fn load(gguf: &mut Gguf<'_>, vocabulary: usize) -> Result<Self, Error> {
+    pub(crate) fn load(gguf: &mut Source<'_>, vocabulary: usize) -> Result<Self, Error> {
         let config = Config::read(gguf)?;
         let hidden = config.hidden;
         let embedding = Arc::new(gguf.tensor("token_embd.weight", &[vocabulary, hidden])?);
@@ -131,7 +131,7 @@ impl Llama {
 }
 
 impl Layer {
-    fn load(gguf: &mut Gguf<'_>, config: &Config, index: usize) -> Result<Self, Error> {
+    fn load(gguf: &mut Source<'_>, config: &Config, index: usize) -> Result<Self, Error> {
         let name = |part: &str| format!("blk.{index}.{part}.weight");
         let mut linear = |part: &str, outputs: usize, inputs: usize| {
             Linear::new(Arc::new(gguf.tensor(&name(part), &[outputs, inputs])?))
@@ -151,7 +151,7 @@ impl Layer {
 }
 
 impl Config {
-    fn read(gguf: &Gguf<'_>) -> Result<Self, Error> {
+    fn read(gguf: &Source<'_>) -> Result<Self, Error> {
         let architecture = gguf.string("general.architecture")?;
         if architecture != "llama" {
             let name = architecture.to_owned();
@@ -201,7 +201,7 @@ impl Config {
 }
 
 /// A count between 1 and `max`.
-fn bounded(gguf: &Gguf<'_>, key: &str, max: usize) -> Result<usize, Error> {
+fn bounded(gguf: &Source<'_>, key: &str, max: usize) -> Result<usize, Error> {
     let n = gguf.number(key)?;
     if n == 0 || n > max { Err(bad(key, &format!("{n} is not between 1 and {max}"))) } else { Ok(n) }
 }

@@ -2,7 +2,7 @@
 
 use crate::chat;
 use crate::error::{Error, TemplateError};
-use crate::gguf::Gguf;
+use crate::gguf;
 use crate::kv::KvCache;
 use crate::llama::Llama;
 use crate::model_file::ModelBytes;
@@ -37,7 +37,7 @@ impl Model {
     /// Takes a GGUF file apart. The bytes may be anything: what is wrong with them is an error, never a panic, and no
     /// allocation is larger than a small multiple of the file.
     pub fn load(bytes: ModelBytes) -> Result<Self, Error> {
-        let mut gguf = Gguf::parse(bytes.as_slice())?;
+        let mut gguf = gguf::parse(bytes.as_slice())?;
         let tokenizer = Tokenizer::load(&gguf)?;
         let template = Template::new(gguf.string("tokenizer.chat_template")?, tokenizer.names())?;
         let name = gguf.optional_string("general.name")?;

@@ -4,8 +4,8 @@
 //! as trusted is searched for them. So no text of a client can become a special token, whatever it says.
 
 use crate::error::Error;
-use crate::gguf::{Gguf, bad};
 use crate::secret::Tokens;
+use crate::source::{Source, bad};
 use std::collections::{HashMap, HashSet};
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -54,7 +54,7 @@ pub(crate) enum Piece<'a> {
 }
 
 impl Tokenizer {
-    pub(crate) fn load(gguf: &Gguf<'_>) -> Result<Self, Error> {
+    pub(crate) fn load(gguf: &Source<'_>) -> Result<Self, Error> {
         let model = gguf.string("tokenizer.ggml.model")?;
         if model != "gpt2" {
             let name = model.to_owned();
@@ -187,7 +187,7 @@ impl Tokenizer {
 
 /// The byte-pair encoder of a vocabulary without special tokens.
 fn encoder(
-    gguf: &Gguf<'_>,
+    gguf: &Source<'_>,
     alphabet: &HashMap<char, u8>,
     vocabulary: HashMap<String, u32>,
 ) -> Result<tokenizers::Tokenizer, Error> {
@@ -256,10 +256,11 @@ pub(crate) fn byte_alphabet() -> HashMap<char, u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gguf;
     use crate::testing::{Tiny, tiny_model};
 
     fn tokenizer() -> Tokenizer {
-        Tokenizer::load(&Gguf::parse(&tiny_model()).unwrap()).unwrap()
+        Tokenizer::load(&gguf::parse(&tiny_model()).unwrap()).unwrap()
     }
 
     fn text_of(tokenizer: &Tokenizer, tokens: &Tokens) -> String {
@@ -315,7 +316,7 @@ mod tests {
     fn unknown_kinds_are_refused_by_name() {
         let refused = |key: &str, value: &str| {
             let bytes = Tiny::default().with_string(key, value).build();
-            Tokenizer::load(&Gguf::parse(&bytes).unwrap()).err().unwrap().to_string()
+            Tokenizer::load(&gguf::parse(&bytes).unwrap()).err().unwrap().to_string()
         };
         assert!(refused("tokenizer.ggml.pre", "no-such-pre").contains("pre-tokenizer `no-such-pre`"));
         assert!(refused("tokenizer.ggml.model", "llama").contains("tokenizer `llama`"));
