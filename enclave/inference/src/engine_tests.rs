@@ -13,7 +13,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 fn engine_of(bytes: Vec<u8>, max_running: usize, max_waiting: usize) -> Engine {
     let model = Model::load(ModelBytes::from_vec(bytes)).unwrap();
-    Engine::start(model, EngineConfig { threads: 2, max_running, max_waiting }).unwrap()
+    Engine::start(
+        model,
+        EngineConfig { threads: 2, max_running, max_waiting, step_tokens: 48, ..EngineConfig::default() },
+    )
+    .unwrap()
 }
 
 fn engine(max_running: usize, max_waiting: usize) -> Engine {
@@ -340,7 +344,10 @@ fn dropping_the_engine_tells_the_sinks() {
 fn settings_out_of_range_are_refused() {
     for (threads, max_running, field) in [(0, 1, "threads"), (1025, 1, "threads"), (1, 0, "max_running")] {
         let model = Model::load(ModelBytes::from_vec(tiny_model())).unwrap();
-        match Engine::start(model, EngineConfig { threads, max_running, max_waiting: 0 }) {
+        match Engine::start(
+            model,
+            EngineConfig { threads, max_running, max_waiting: 0, ..EngineConfig::default() },
+        ) {
             Err(Error::BadConfig { name, .. }) => assert_eq!(name, field),
             other => panic!("{other:?}"),
         }
