@@ -31,6 +31,7 @@ mod request;
 mod running;
 mod sampler;
 mod scheduler;
+mod scored;
 mod secret;
 mod source;
 mod stop;
@@ -48,7 +49,10 @@ pub use error::{Error, SubmitError, TemplateError};
 pub use model::{Logits, Model, Sequence};
 pub use model_file::{MAX_MODEL_BYTES, ModelBytes, read_model};
 pub use request::{
-    FailureKind, FinishReason, GenerateEvent, GenerateRequest, MAX_MESSAGES, MAX_PROMPT_BYTES,
-    MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEMPERATURE, Message, Role, Sink, Submitted,
+    CacheSalt, ClientId, FailureKind, FinishReason, GenerateEvent, GenerateRequest, MAX_BIAS, MAX_LOGIT_BIAS,
+    MAX_MESSAGES, MAX_PENALTY, MAX_PROMPT_BYTES, MAX_REPETITION_PENALTY, MAX_STOP_BYTES, MAX_STOP_STRINGS,
+    MAX_TEMPERATURE, MAX_TOP_LOGPROBS, Message, Role, Sink, Submitted,
 };
+pub use sampler::{TokenMask, TokenSet};
+pub use scored::{ScoredToken, TokenLogprobs};
 pub use secret::{SecretString, Tokens};

@@ -6,7 +6,8 @@ use crate::kv::KvCache;
 use crate::llama::Llama;
 use crate::model::{Model, PREFILL_CHUNK};
 use crate::request::{FailureKind, FinishReason, GenerateEvent, Sink};
-use crate::sampler::Sampler;
+use crate::sampler::{Sampled, Sampler};
+use crate::scored::{TokenLogprobs, Untold};
 use crate::secret::{SecretString, Tokens};
 use crate::stop::StopMatcher;
 use std::ops::ControlFlow;
@@ -44,6 +45,7 @@ pub(crate) struct Running {
     job: Job,
     kv: KvCache,
     detokenizer: Detokenizer,
+    untold: Untold,
     /// Tokens of the prompt that ran.
     read: usize,
     completion_tokens: usize,
@@ -53,7 +55,8 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn new(job: Job, model: &Model) -> Self {
         let kv = model.llama.cache();
-        Self { job, kv, detokenizer: Detokenizer::default(), read: 0, completion_tokens: 0, last: 0 }
+        let (detokenizer, untold) = Default::default();
+        Self { job, kv, detokenizer, untold, read: 0, completion_tokens: 0, last: 0 }
     }
 
     /// A chunk of the prompt or one token of the answer. `Break`: the sink had its last event or wants no more.
@@ -64,8 +67,14 @@ impl Running {
         }
         let logits = pool.install(|| self.compute(&model.llama))?;
         let Some(logits) = logits else { return Ok((self.job.sink)(GenerateEvent::Working)) };
-        let token = self.job.sampler.sample(&logits)?;
-        Ok(self.take(model, token))
+        match self.job.sampler.sample(&logits) {
+            Ok(sampled) => Ok(self.take(model, &sampled)),
+            Err(Error::NoAllowedToken) => {
+                self.job.fail(FailureKind::NoAllowedToken);
+                Ok(ControlFlow::Break(()))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Scores of the next token, or nothing while there is more of the prompt to read.
@@ -90,13 +99,17 @@ impl Running {
     }
 
     /// Passes on what a new token adds to the answer.
-    fn take(&mut self, model: &Model, token: u32) -> ControlFlow<()> {
+    fn take(&mut self, model: &Model, sampled: &Sampled) -> ControlFlow<()> {
+        let token = sampled.token;
         self.last = token;
         self.completion_tokens += 1;
         if model.tokenizer.is_end(token) {
             return self.finish(FinishReason::Stop);
         }
         let text = self.detokenizer.push(model.tokenizer.bytes(token));
+        let logprobs = sampled.logprobs.as_ref();
+        let scored = logprobs.map(|logprobs| TokenLogprobs::new(&model.tokenizer, token, logprobs));
+        self.untold.push(scored, text.len());
         let passed = self.job.stop.push(text.expose());
         self.pass(passed.text)?;
         if passed.stopped {
@@ -111,6 +124,7 @@ impl Running {
     /// Passes on what was held back, and the end.
     fn finish(&mut self, reason: FinishReason) -> ControlFlow<()> {
         let rest = self.detokenizer.finish();
+        self.untold.push(None, rest.len());
         let passed = self.job.stop.push(rest.expose());
         let stopped = passed.stopped;
         self.pass_text(passed.text)?;
@@ -137,6 +151,7 @@ impl Running {
         if text.is_empty() {
             return ControlFlow::Continue(());
         }
-        (self.job.sink)(GenerateEvent::Text { text, completion_tokens: self.completion_tokens })
+        let (completion_tokens, logprobs) = (self.completion_tokens, self.untold.pass(text.len()));
+        (self.job.sink)(GenerateEvent::Text { text, completion_tokens, logprobs })
     }
 }
