@@ -148,21 +148,23 @@ impl Engine {
 
     /// Checks a request, splits its prompt into tokens on the caller's thread, and queues it. From then on `sink` is
     /// told what happens; it hears nothing if this fails.
-    pub fn submit(&self, request: GenerateRequest, sink: Sink) -> Result<Submitted, SubmitError> {
+    pub fn submit(&self, mut request: GenerateRequest, sink: Sink) -> Result<Submitted, SubmitError> {
         request.check()?;
         self.admit()?; // before the work
         let prompt = self.model.prompt(&request.messages)?;
         let prompt_tokens = prompt.len();
         let max_tokens = self.room(&prompt, request.max_tokens)?;
         let seed = request.seed.map_or_else(random_seed, Ok)?;
+        let vocabulary = self.model.tokenizer.vocabulary();
+        let sampler = Sampler::new(&request, seed, prompt.as_slice(), vocabulary)?;
         let job = Job {
             prompt,
             max_tokens,
-            sampler: Sampler::new(request.temperature, request.top_p, seed),
+            sampler: sampler.with_mask(request.mask.take()),
             stop: StopMatcher::new(request.stop),
             deadline: request.deadline,
-            client: None,
-            salt: None,
+            client: request.client,
+            salt: request.cache_salt,
             sink,
         };
         let mut state = self.shared.lock();

@@ -32,6 +32,7 @@ mod model_file;
 mod request;
 mod sampler;
 mod scheduler;
+mod scored;
 mod secret;
 mod sequence;
 mod source;
@@ -50,8 +51,11 @@ pub use error::{Error, SubmitError, TemplateError};
 pub use model::{Logits, Model, Sequence};
 pub use model_file::{MAX_MODEL_BYTES, ModelBytes, read_model};
 pub use request::{
-    FailureKind, FinishReason, GenerateEvent, GenerateRequest, MAX_MESSAGES, MAX_PROMPT_BYTES,
-    MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEMPERATURE, Message, Role, Sink, Submitted,
+    CacheSalt, ClientId, FailureKind, FinishReason, GenerateEvent, GenerateRequest, MAX_BIAS, MAX_LOGIT_BIAS,
+    MAX_MESSAGES, MAX_PENALTY, MAX_PROMPT_BYTES, MAX_REPETITION_PENALTY, MAX_STOP_BYTES, MAX_STOP_STRINGS,
+    MAX_TEMPERATURE, MAX_TOP_LOGPROBS, Message, Role, Sink, Submitted,
 };
+pub use sampler::{TokenMask, TokenSet};
 pub use scheduler::Counts;
+pub use scored::{ScoredToken, TokenLogprobs};
 pub use secret::{SecretString, Tokens};

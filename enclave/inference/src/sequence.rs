@@ -5,15 +5,13 @@ use crate::detokenizer::Detokenizer;
 use crate::draft::Drafter;
 use crate::error::Error;
 use crate::model::Model;
-use crate::request::{FailureKind, FinishReason, GenerateEvent, Sink};
-use crate::sampler::Sampler;
+use crate::request::{CacheSalt, ClientId, FailureKind, FinishReason, GenerateEvent, Sink};
+use crate::sampler::{Sampled, Sampler};
+use crate::scored::{TokenLogprobs, Untold};
 use crate::secret::{SecretString, Tokens};
 use crate::stop::StopMatcher;
 use std::ops::ControlFlow;
 use std::time::Instant;
-
-/// A client, as whoever submits requests tells them apart.
-pub(crate) type Client = [u8; 32];
 
 /// A request that was accepted.
 pub(crate) struct Job {
@@ -24,9 +22,9 @@ pub(crate) struct Job {
     pub(crate) stop: StopMatcher,
     pub(crate) deadline: Option<Instant>,
     /// Whose request it is, for fairness.
-    pub(crate) client: Option<Client>,
+    pub(crate) client: Option<ClientId>,
     /// What the client shares computed prompts under.
-    pub(crate) salt: Option<[u8; 32]>,
+    pub(crate) salt: Option<CacheSalt>,
     pub(crate) sink: Sink,
 }
 
@@ -49,6 +47,7 @@ impl Job {
 pub(crate) struct Running {
     job: Job,
     detokenizer: Detokenizer,
+    untold: Untold,
     /// Prompt and answer so far.
     tokens: Tokens,
     /// Tokens whose keys and values are in the cache.
@@ -76,6 +75,7 @@ impl Running {
         Self {
             job,
             detokenizer: Detokenizer::default(),
+            untold: Untold::default(),
             tokens,
             computed: 0,
             table: Vec::new(),
@@ -85,7 +85,7 @@ impl Running {
         }
     }
 
-    pub(crate) fn client(&self) -> Option<Client> {
+    pub(crate) fn client(&self) -> Option<ClientId> {
         self.job.client
     }
 
@@ -126,7 +126,7 @@ impl Running {
         // At least one token is computed: its scores are wanted.
         let usable = (self.tokens.len() - 1) / BLOCK_TOKENS;
         while self.table.len() < usable {
-            let prefix = self.prefix(self.table.len(), secret, &salt);
+            let prefix = self.prefix(self.table.len(), secret, &salt.0);
             let Some(block) = blocks.find(&prefix) else { break };
             self.table.push(block);
         }
@@ -137,7 +137,7 @@ impl Running {
     pub(crate) fn publish(&mut self, before: usize, blocks: &mut Blocks, secret: &[u8; 32]) {
         let Some(salt) = self.job.salt else { return };
         for index in before / BLOCK_TOKENS..self.computed / BLOCK_TOKENS {
-            let prefix = self.prefix(index, secret, &salt);
+            let prefix = self.prefix(index, secret, &salt.0);
             if let Some(block) = self.table.get(index) {
                 blocks.publish(*block, prefix);
             }
@@ -193,12 +193,19 @@ impl Running {
         let drafts = share.tokens.as_slice().get(share.tokens.len() - drafted..).unwrap_or_default();
         let mut accepted = 0;
         for (row, scores) in scores.chunks_exact(vocabulary).enumerate() {
-            let token = self.job.sampler.sample(scores)?;
-            if self.take(model, token).is_break() {
+            let sampled = match self.job.sampler.sample(scores) {
+                Ok(sampled) => sampled,
+                Err(Error::NoAllowedToken) => {
+                    self.job.fail(FailureKind::NoAllowedToken);
+                    return Ok(ControlFlow::Break(()));
+                }
+                Err(error) => return Err(error),
+            };
+            if self.take(model, &sampled).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
             // A draft that is the token chosen was computed already, with the right tokens before it.
-            if drafts.get(row) != Some(&token) {
+            if drafts.get(row) != Some(&sampled.token) {
                 break;
             }
             self.computed += 1;
@@ -227,13 +234,17 @@ impl Running {
     }
 
     /// Passes on what a new token adds to the answer.
-    fn take(&mut self, model: &Model, token: u32) -> ControlFlow<()> {
+    fn take(&mut self, model: &Model, sampled: &Sampled) -> ControlFlow<()> {
+        let token = sampled.token;
         self.tokens.push(token);
         self.completion_tokens += 1;
         if model.tokenizer.is_end(token) {
             return self.finish(FinishReason::Stop);
         }
         let text = self.detokenizer.push(model.tokenizer.bytes(token));
+        let logprobs = sampled.logprobs.as_ref();
+        let scored = logprobs.map(|logprobs| TokenLogprobs::new(&model.tokenizer, token, logprobs));
+        self.untold.push(scored, text.len());
         let passed = self.job.stop.push(text.expose());
         self.pass(passed.text)?;
         if passed.stopped {
@@ -248,6 +259,7 @@ impl Running {
     /// Passes on what was held back, and the end.
     fn finish(&mut self, reason: FinishReason) -> ControlFlow<()> {
         let rest = self.detokenizer.finish();
+        self.untold.push(None, rest.len());
         let passed = self.job.stop.push(rest.expose());
         let stopped = passed.stopped;
         self.pass_text(passed.text)?;
@@ -274,6 +286,7 @@ impl Running {
         if text.is_empty() {
             return ControlFlow::Continue(());
         }
-        (self.job.sink)(GenerateEvent::Text { text, completion_tokens: self.completion_tokens })
+        let (completion_tokens, logprobs) = (self.completion_tokens, self.untold.pass(text.len()));
+        (self.job.sink)(GenerateEvent::Text { text, completion_tokens, logprobs })
     }
 }

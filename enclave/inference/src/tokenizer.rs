@@ -121,6 +121,11 @@ impl Tokenizer {
         self.bytes.get(token as usize).map_or(&[], Vec::as_slice)
     }
 
+    /// What the model's owner calls a special token; nothing for tokens that are text.
+    pub(crate) fn special_name(&self, token: u32) -> Option<&str> {
+        self.special.iter().find(|(_, id)| *id == token).map(|(name, _)| name.as_str())
+    }
+
     /// The tokens of a prompt. Text is merged across the borders of pieces, as if the prompt were one string.
     pub(crate) fn encode(&self, pieces: &[Piece<'_>]) -> Result<Tokens, &'static str> {
         let len: usize = pieces.iter().map(|(Piece::Trusted(text) | Piece::Text(text))| text.len()).sum();

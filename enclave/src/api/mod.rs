@@ -11,6 +11,7 @@ mod chat;
 mod chat_request;
 mod error;
 mod json;
+mod logprobs;
 mod respond;
 
 use std::sync::{Arc, Mutex, PoisonError};
