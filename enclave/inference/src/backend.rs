@@ -86,6 +86,8 @@ pub(crate) trait Backend {
 
     /// Lays weights out. `bias` has one number per output of all parts.
     fn linear(parts: &[RawTensor<'_>], bias: Option<Vec<f32>>) -> Result<Self::Linear, Error>;
+    /// Bytes that they take.
+    fn linear_bytes(weights: &Self::Linear) -> usize;
     fn vector(numbers: Vec<f32>) -> Self::Vector;
 
     /// Begins a step: the rows of each sequence, the numbers per row of each place, and the tables of angles (per table and row:

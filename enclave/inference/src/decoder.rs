@@ -69,6 +69,14 @@ impl<B: Backend> Decoder<B> {
         Ok(Self { spec, factors, embedding, output, output_norm, layers })
     }
 
+    /// Bytes of weights that are fetched for a step with scores.
+    pub(crate) fn step_bytes(&self) -> usize {
+        let layers = self.layers.iter().flat_map(|layer| {
+            [&layer.qkv, &layer.attention_output, &layer.gate_up, &layer.down].map(B::linear_bytes)
+        });
+        layers.sum::<usize>() + B::linear_bytes(self.output.as_ref().unwrap_or(&self.embedding))
+    }
+
     pub(crate) fn spec(&self) -> &Spec {
         &self.spec
     }

@@ -21,8 +21,6 @@ const MAX_RUNNING: usize = 1024;
 
 /// Most tokens of a step.
 const MAX_STEP_TOKENS: usize = 64 * 1024;
-/// Memory for keys and values if nothing else is said: enough for all that may run, but no more than this.
-const DEFAULT_KV_BYTES: usize = 4 << 30;
 
 /// How an engine works.
 #[derive(Debug, Clone)]
@@ -37,14 +35,14 @@ pub struct EngineConfig {
     /// Tokens that are computed in a step at most: so long do answers wait for the prompts of others.
     pub step_tokens: usize,
     /// Bytes for keys and values of all requests together; at least one whole context fits. Requests beyond wait, and give way to
-    /// each other. If not given: enough for all that may run, but no more than 4 GiB.
-    pub kv_bytes: Option<usize>,
+    /// each other. No more is taken than all that may run can use.
+    pub kv_bytes: usize,
     /// Whether to guess tokens from what was said before and check several at a time. Answers are the same.
     pub speculate: bool,
 }
 
 impl Default for EngineConfig {
-    /// All processors, 64 running, 256 waiting.
+    /// All processors, 64 running, 256 waiting, 256 tokens a step, 4 GiB of keys and values.
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
@@ -52,7 +50,7 @@ impl Default for EngineConfig {
             max_running: 64,
             max_waiting: 256,
             step_tokens: 256,
-            kv_bytes: None,
+            kv_bytes: 4 << 30,
             speculate: true,
         }
     }
@@ -74,8 +72,7 @@ impl EngineConfig {
     /// Blocks of the cache.
     fn blocks(&self, model: &Model) -> usize {
         let context = model.context_length().div_ceil(BLOCK_TOKENS) + 1; // one for guesses at the end
-        let bytes = self.kv_bytes.unwrap_or(DEFAULT_KV_BYTES);
-        let fit = bytes / model.decoder.spec().sizes.block_bytes();
+        let fit = self.kv_bytes / model.decoder.spec().sizes.block_bytes();
         fit.min(context * self.max_running).max(context)
     }
 }

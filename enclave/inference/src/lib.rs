@@ -14,6 +14,7 @@
 #![deny(unsafe_code)]
 
 mod backend;
+pub mod bench;
 mod blocks;
 mod chat;
 mod cpu;

@@ -3,6 +3,7 @@
 
 mod activations;
 mod attention;
+mod bandwidth;
 mod blocks;
 mod cache;
 mod matrix;
@@ -12,6 +13,7 @@ mod rows;
 mod simd;
 
 pub(crate) use attention::MAX_DIM;
+pub(crate) use bandwidth::read_bandwidth;
 pub(crate) use cache::BLOCK_TOKENS;
 pub(crate) use product::Linear;
 
@@ -136,6 +138,10 @@ impl Backend for Cpu {
     fn linear(parts: &[RawTensor<'_>], bias: Option<Vec<f32>>) -> Result<Linear, Error> {
         let parts = parts.iter().map(Matrix::new).collect::<Result<Vec<_>, _>>()?;
         Linear::new(parts, bias)
+    }
+
+    fn linear_bytes(weights: &Linear) -> usize {
+        weights.bytes()
     }
 
     fn vector(numbers: Vec<f32>) -> Vec<f32> {

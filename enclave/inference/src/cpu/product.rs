@@ -39,14 +39,6 @@ impl Linear {
         Ok(Self { parts, bias, outputs })
     }
 
-    pub(crate) fn inputs(&self) -> usize {
-        self.parts.first().map_or(0, |part| part.inputs)
-    }
-
-    pub(crate) fn outputs(&self) -> usize {
-        self.outputs
-    }
-
     /// Bytes in memory.
     pub(crate) fn bytes(&self) -> usize {
         self.parts.iter().map(Matrix::bytes).sum()
@@ -480,9 +472,9 @@ mod tests {
     fn product(linear: &Linear, threads: usize, level: Level, rows: &[f32]) -> Vec<f32> {
         let pool = Pool::new(threads).unwrap();
         let mut quantised = Activations::default();
-        quantised.quantise(&pool, level, rows, linear.inputs());
-        let count = rows.len() / linear.inputs();
-        let mut out = vec![f32::NAN; count * linear.outputs()];
+        quantised.quantise(&pool, level, rows, linear.parts[0].inputs);
+        let count = rows.len() / linear.parts[0].inputs;
+        let mut out = vec![f32::NAN; count * linear.outputs];
         linear.multiply(&pool, level, &Rows { numbers: rows, quantised: &quantised }, count, &mut out);
         out
     }
