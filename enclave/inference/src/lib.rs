@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Prompts, answers and token ids travel in types without `Debug` or `Display` that are wiped when dropped. What the
-//! crate cannot wipe: temporary tensors inside candle and temporary strings inside `tokenizers`.
+//! crate cannot wipe: temporary tensors inside candle.
 //!
 //! Trust boundaries: the model file is bytes of anyone (a malformed one is an [`Error`], never a panic); the text of a
 //! message is bytes of an adversary, which never becomes a special token and so cannot forge a turn; the chat template
