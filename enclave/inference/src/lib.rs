@@ -1,4 +1,4 @@
-//! The inference engine: a GGUF model read once and hashed, its tokenizer and chat template, its forward pass on the
+//! The inference engine: a model (GGUF or safetensors) read once and hashed, its tokenizer and chat template, its forward pass on the
 //! CPU, and a scheduler that streams text to many requests at a time.
 //!
 //! ```text
@@ -21,6 +21,7 @@ mod error;
 pub mod fuzzing;
 mod gguf;
 mod header;
+mod huggingface;
 mod kv;
 mod linear;
 mod llama;
@@ -46,7 +47,7 @@ mod testing;
 pub use engine::{Engine, EngineConfig, Load};
 pub use error::{Error, SubmitError, TemplateError};
 pub use model::{Logits, Model, Sequence};
-pub use model_file::{MAX_MODEL_BYTES, ModelBytes, read_model};
+pub use model_file::{MAX_MODEL_BYTES, ModelBytes, ModelFile, ModelFormat, read_model};
 pub use request::{
     FailureKind, FinishReason, GenerateEvent, GenerateRequest, MAX_MESSAGES, MAX_PROMPT_BYTES,
     MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEMPERATURE, Message, Role, Sink, Submitted,

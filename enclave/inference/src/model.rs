@@ -2,7 +2,6 @@
 
 use crate::chat;
 use crate::error::{Error, TemplateError};
-use crate::gguf;
 use crate::kv::KvCache;
 use crate::llama::Llama;
 use crate::model_file::ModelBytes;
@@ -37,7 +36,7 @@ impl Model {
     /// Takes a GGUF file apart. The bytes may be anything: what is wrong with them is an error, never a panic, and no
     /// allocation is larger than a small multiple of the file.
     pub fn load(bytes: ModelBytes) -> Result<Self, Error> {
-        let mut gguf = gguf::parse(bytes.as_slice())?;
+        let mut gguf = bytes.source()?;
         let tokenizer = Tokenizer::load(&gguf)?;
         let template = Template::new(gguf.string("tokenizer.chat_template")?, tokenizer.names())?;
         let name = gguf.optional_string("general.name")?;
@@ -59,7 +58,7 @@ impl Model {
         self.display_name.as_deref()
     }
 
-    /// SHA-256 of the file that this model was loaded from: its identity.
+    /// What [`ModelBytes::sha256`] says of the files that this model was loaded from: its identity.
     pub fn sha256(&self) -> [u8; 32] {
         self.sha256
     }
