@@ -107,5 +107,11 @@ fn malformed(name: &str, problem: &str) -> Error {
     Error::MalformedFile { name: name.to_owned(), problem: problem.to_owned() }
 }
 
+/// A `tokenizer.json` without the files beside it.
+#[cfg(test)]
+pub(crate) fn tokenizer_for_tests(bytes: &[u8]) -> crate::tokenizer::Vocabulary {
+    tokenizer::read(bytes, &Roles::default(), 0).unwrap()
+}
+
 #[cfg(test)]
 mod tests;

@@ -226,3 +226,5 @@ fn spelled(vocabulary: &Vocabulary) -> Vec<Vec<u8>> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;
