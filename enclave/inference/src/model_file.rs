@@ -23,7 +23,6 @@ const GGUF: &str = "model.gguf";
 
 /// What the files of a model are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum ModelFormat {
     /// One GGUF file.
     Gguf,

@@ -177,6 +177,28 @@ impl Keys {
         self.read(key, "is not true or false", Value::as_bool)
     }
 
+    fn object(&mut self, key: &str) -> Result<Option<Self>, Error> {
+        self.read(key, "is no object", |value| value.as_object().cloned().map(Self))
+    }
+
+    /// Whether these are rotary parameters with this base and nothing else.
+    fn is_plain(mut self, base: f32) -> Result<(), Error> {
+        let theta = self.float("rope_theta")?.unwrap_or(base);
+        let kind = self.take("rope_type");
+        if (theta - base).abs() > 0.5 || kind.is_some_and(|kind| kind != "default") {
+            return Err(unsupported("rope_parameters.sliding_attention"));
+        }
+        self.nothing_left("rope_parameters.sliding_attention")
+    }
+
+    /// Refuses an object in which a key was not understood.
+    fn nothing_left(self, name: &str) -> Result<(), Error> {
+        match self.0.into_iter().find(|(_, value)| !value.is_null()) {
+            Some((key, _)) => Err(bad(name, &format!("has the unknown key `{}`", key.escape_debug()))),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses what was not understood.
     fn finish(mut self) -> Result<(), Error> {
         for (key, wanted) in FIXED {
@@ -270,8 +292,13 @@ impl<'k> Reading<'k> {
 
     /// Rotary embedding: its base and how it is stretched.
     fn rope(&mut self) -> Result<(), Error> {
-        // Transformers 5 has both in one object.
+        // Transformers 5 has both in one object, or in one per kind of layer.
         let mut parameters = self.scaling("rope_parameters")?.unwrap_or_default();
+        if let (Family::Gemma3, Some(local)) = (self.family, parameters.object("sliding_attention")?) {
+            local.is_plain(1e4)?;
+            let global = parameters.object("full_attention")?.unwrap_or_default();
+            std::mem::replace(&mut parameters, global).nothing_left("rope_parameters")?;
+        }
         let default = if self.family == Family::Gemma3 { 1e6 } else { 1e4 };
         let older = self.keys.float("rope_theta")?;
         let base = parameters.float("rope_theta")?.or(older).unwrap_or(default);
@@ -299,16 +326,11 @@ impl<'k> Reading<'k> {
                 return Err(Error::Unsupported { what: "rope scaling", name, supported });
             }
         }
-        match scaling.0.into_iter().next() {
-            Some((key, _)) => {
-                Err(bad("rope_scaling", &format!("has the unknown key `{}`", key.escape_debug())))
-            }
-            None => Ok(()),
-        }
+        scaling.nothing_left("rope_scaling")
     }
 
     fn scaling(&mut self, key: &str) -> Result<Option<Keys>, Error> {
-        self.keys.read(key, "is no object", |value| value.as_object().cloned().map(Keys))
+        self.keys.object(key)
     }
 
     /// Frequencies of Llama 3: long waves are stretched, short ones are not, and between the two is a smooth way. As
@@ -378,7 +400,8 @@ impl<'k> Reading<'k> {
         }
         let local = self.keys.float("rope_local_base_freq")?.unwrap_or(1e4);
         let usual = (local - 1e4).abs() < 1.0;
-        let pattern = self.keys.optional_count("sliding_window_pattern")?;
+        let newer = self.keys.optional_count("_sliding_window_pattern")?;
+        let pattern = self.keys.optional_count("sliding_window_pattern")?.or(newer);
         let wanted = if self.family == Family::Gemma2 { 2 } else { 6 };
         match (usual, pattern.is_none_or(|pattern| pattern == wanted)) {
             (true, true) => Ok(()),
