@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use cocoon_attestation::Digest;
-use cocoon_attestation::wire::ModelManifest;
-use cocoon_inference::{Engine, EngineConfig, Model, ModelBytes};
+use cocoon_attestation::wire::{ModelFile, ModelManifest};
+use cocoon_inference::{Engine, EngineConfig, Model, ModelBytes, ModelFormat};
 
 use crate::events::{Event, EventLog};
 
@@ -14,9 +14,9 @@ use crate::events::{Event, EventLog};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
-    /// The file is another model than the configuration names.
+    /// The files are another model than the configuration names.
     #[error(
-        "the model file is another one than configured: its manifest digest is {got}, --model-digest says {want}"
+        "the model is another one than configured: its manifest digest is {got}, --model-digest says {want}"
     )]
     Other {
         /// Digest of what was found.
@@ -24,6 +24,9 @@ pub enum ModelError {
         /// Digest that was configured.
         want: Digest,
     },
+    /// The folder is no model.
+    #[error("the model folder holds no file of weights; fetch the whole folder again")]
+    NoWeights,
     /// The file cannot be read.
     #[error(transparent)]
     Unreadable(#[from] cocoon_inference::Error),
@@ -79,7 +82,7 @@ impl ModelSlot {
         (self.0.read.load(Ordering::Relaxed), self.0.total.load(Ordering::Relaxed))
     }
 
-    /// Reads and hashes the file, once, into private memory; refuses it if it is not `want`.
+    /// Reads and hashes the files, once, into private memory; refuses it if it is not `want`.
     ///
     /// # Errors
     /// When the file cannot be read or is another one.
@@ -101,7 +104,7 @@ impl ModelSlot {
             }
         })
         .inspect_err(|_| events.log(&Event::ModelUnusable))?;
-        let got = ModelManifest::gguf(bytes.len() as u64, Digest(bytes.sha256())).digest();
+        let got = manifest(&bytes)?.digest();
         if let Some(want) = want.filter(|want| *want != got) {
             events.log(&Event::ModelRefused { want, got });
             return Err(ModelError::Other { got, want });
@@ -132,6 +135,25 @@ impl ModelSlot {
         let _first = self.0.served.set(Served { name, digest, context_length, engine });
         events.log(&Event::ModelReady { model: digest });
         Ok(())
+    }
+}
+
+/// The manifest of a model that was read.
+///
+/// # Errors
+/// When its folder holds no weights.
+pub fn manifest(bytes: &ModelBytes) -> Result<ModelManifest, ModelError> {
+    let file = |file: &cocoon_inference::ModelFile| ModelFile {
+        name: file.name().to_owned(),
+        size: file.len(),
+        sha256: Digest(file.sha256()),
+    };
+    match bytes.format() {
+        ModelFormat::Gguf => Ok(ModelManifest::gguf(bytes.len() as u64, Digest(bytes.sha256()))),
+        ModelFormat::Safetensors => {
+            let manifest = ModelManifest::safetensors(bytes.files().iter().map(file).collect());
+            manifest.map_err(|_misuse| ModelError::NoWeights)
+        }
     }
 }
 

@@ -1,11 +1,11 @@
-//! The model manifest of a file on disk.
+//! The model manifest of a file or a folder on disk.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use cocoon_attestation::Digest;
-use cocoon_attestation::wire::ModelManifest;
+use cocoon_attestation::wire::{ModelFile, ModelManifest};
 use ring::digest::{Context, SHA256};
 
 /// Every GGUF file starts so (GGUF specification, "File Structure").
@@ -33,12 +33,58 @@ pub enum Error {
     },
 }
 
-/// The manifest of the GGUF file at `path`, or of the only one in the folder `path`.
+/// The manifest of the GGUF file at `path`, or of the model in the folder `path`: safetensors beside a `config.json`, else
+/// its only GGUF file. The enclave reads folders by the same rules.
 ///
 /// # Errors
-/// When it cannot be read or is no GGUF file.
+/// When it cannot be read or is no model.
 pub fn manifest(path: &Path) -> Result<ModelManifest, Error> {
-    let path = if path.is_dir() { &only_gguf(path)? } else { path };
+    if path.is_dir() { folder(path) } else { gguf(path) }
+}
+
+fn gguf(path: &Path) -> Result<ModelManifest, Error> {
+    let (file, start) = hash(path, "model.gguf")?;
+    if start != GGUF_MAGIC {
+        return Err(Error::NotAModel { path: path.to_owned(), why: "not a GGUF file" });
+    }
+    Ok(ModelManifest::gguf(file.size, file.sha256))
+}
+
+fn folder(dir: &Path) -> Result<ModelManifest, Error> {
+    let at = |source| Error::Unreachable { path: dir.to_owned(), source };
+    let not_a_model = |why| Error::NotAModel { path: dir.to_owned(), why };
+    let inside = std::fs::canonicalize(dir).map_err(at)?;
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(at)? {
+        names.extend(entry.map_err(at)?.file_name().into_string());
+    }
+    let safetensors = names.iter().any(|name| name == "config.json");
+    names.retain(|name| if safetensors { ModelManifest::is_part(name) } else { name.ends_with(".gguf") });
+    let mut paths = Vec::new();
+    for name in names {
+        let file = std::fs::canonicalize(dir.join(&name)).map_err(at)?;
+        if !file.starts_with(&inside) {
+            return Err(not_a_model("a file is a link to somewhere else; copy the folder with `cp -L`"));
+        }
+        paths.push((name, file));
+    }
+    match (safetensors, &paths[..]) {
+        (false, [(_, only)]) => gguf(only),
+        (false, _) => {
+            Err(not_a_model("it must hold config.json and safetensors files, or exactly one .gguf file"))
+        }
+        (true, paths) => {
+            let files = paths.iter().map(|(name, path)| Ok(hash(path, name)?.0));
+            let files = files.collect::<Result<_, Error>>()?;
+            let manifest = ModelManifest::safetensors(files);
+            manifest
+                .map_err(|_no_weights| not_a_model("a folder with config.json must hold safetensors files"))
+        }
+    }
+}
+
+/// A file of a model, and how it begins.
+fn hash(path: &Path, name: &str) -> Result<(ModelFile, Vec<u8>), Error> {
     let at = |source| Error::Unreachable { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(at)?;
     let (mut context, mut size, mut start) = (Context::new(&SHA256), 0u64, Vec::<u8>::new());
@@ -50,29 +96,9 @@ pub fn manifest(path: &Path) -> Result<ModelManifest, Error> {
         context.update(read);
         size += n as u64;
     }
-    if start != GGUF_MAGIC {
-        return Err(Error::NotAModel { path: path.to_owned(), why: "not a GGUF file" });
-    }
     let mut sha256 = [0; 32];
     sha256.copy_from_slice(context.finish().as_ref());
-    Ok(ModelManifest::gguf(size, Digest(sha256)))
-}
-
-fn only_gguf(dir: &Path) -> Result<PathBuf, Error> {
-    let at = |source| Error::Unreachable { path: dir.to_owned(), source };
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(at)? {
-        let path = entry.map_err(at)?.path();
-        if path.extension().is_some_and(|extension| extension == "gguf") {
-            found.push(path);
-        }
-    }
-    match <[PathBuf; 1]>::try_from(found) {
-        Ok([path]) => Ok(path),
-        Err(_) => {
-            Err(Error::NotAModel { path: dir.to_owned(), why: "a folder must hold exactly one .gguf file" })
-        }
-    }
+    Ok((ModelFile { name: name.to_owned(), size, sha256: Digest(sha256) }, start))
 }
 
 #[cfg(test)]
@@ -89,6 +115,27 @@ mod tests {
         assert_eq!(manifest(dir.path()).unwrap(), manifest_of_file);
         std::fs::write(dir.path().join("b.gguf"), b"GGUF").unwrap();
         assert!(manifest(dir.path()).unwrap_err().to_string().contains("exactly one"));
+    }
+
+    #[test]
+    fn a_folder_of_safetensors_is_measured_file_by_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, content: &str| std::fs::write(dir.path().join(name), content).unwrap();
+        write("config.json", "{}");
+        write("README.md", "anything");
+        write("old.gguf", "GGUF");
+        assert!(manifest(dir.path()).unwrap_err().to_string().contains("safetensors"));
+        write("model.safetensors", "weights");
+        let file = |name: &str, content: &str| ModelFile {
+            name: name.into(),
+            size: content.len() as u64,
+            sha256: Digest::of(content.as_bytes()),
+        };
+        let wanted = vec![file("model.safetensors", "weights"), file("config.json", "{}")];
+        assert_eq!(manifest(dir.path()).unwrap(), ModelManifest::safetensors(wanted).unwrap());
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        std::os::unix::fs::symlink(outside.path(), dir.path().join("tokenizer.json")).unwrap();
+        assert!(manifest(dir.path()).unwrap_err().to_string().contains("cp -L"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::error::TemplateError;
 use crate::request::Message;
 use crate::secret::Tokens;
-use crate::template::{Part, Template};
+use crate::template::{Content, Part, Template};
 use crate::tokenizer::{Piece, Tokenizer};
 
 /// The tokens of a conversation, ready for the model's answer.
@@ -12,23 +12,17 @@ pub(crate) fn encode(
     tokenizer: &Tokenizer,
     messages: &[Message],
 ) -> Result<Tokens, TemplateError> {
-    let text = |message: &Message| -> usize { content(template, message).len() };
-    let roles: Vec<_> = messages.iter().map(|message| (message.role, text(message) > 0)).collect();
+    let roles: Vec<_> = messages.iter().map(|message| (message.role, !message.content.is_empty())).collect();
     let parts = template.render(&roles)?;
+    let text = |content: &Content| messages.get(content.index).map_or("", |m| content.of(m.content.expose()));
     let pieces: Vec<_> = parts
         .iter()
         .map(|part| match part {
             Part::Literal(literal) => Piece::Trusted(literal),
-            Part::Content(index) => Piece::Text(messages.get(*index).map_or("", |m| content(template, m))),
+            Part::Content(content) => Piece::Text(text(content)),
         })
         .collect();
     tokenizer.encode(&pieces).map_err(TemplateError::Tokenizer)
-}
-
-/// The text of a message as the template would write it.
-fn content<'a>(template: &Template, message: &'a Message) -> &'a str {
-    let text = message.content.expose();
-    if template.trims() { text.trim() } else { text }
 }
 
 #[cfg(test)]

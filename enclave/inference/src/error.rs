@@ -33,6 +33,22 @@ pub enum Error {
     /// The bytes are not a well-formed GGUF file.
     #[error("not a well-formed GGUF file: {0}; fetch it again and compare its SHA-256")]
     Malformed(String),
+    /// A file of a model folder is not well-formed.
+    #[error("{name} of the model is not well-formed: {problem}; fetch it again and compare its SHA-256")]
+    MalformedFile {
+        /// The file, by its name in the folder.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A folder is not a model as it is.
+    #[error("the model folder {}: {problem}", path.display())]
+    BadFolder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
     /// The file lacks a metadata key that the engine needs.
     #[error("the model file has no metadata key `{key}`; convert the model again with current tools")]
     MissingMetadata {

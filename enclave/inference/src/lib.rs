@@ -1,4 +1,4 @@
-//! The inference engine: a GGUF model read once and hashed, its tokenizer and chat template, its forward pass on the
+//! The inference engine: a model (GGUF or safetensors) read once and hashed, its tokenizer and chat template, its forward pass on the
 //! CPU, and a scheduler that streams text to many requests at a time.
 //!
 //! ```text
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Prompts, answers and token ids travel in types without `Debug` or `Display` that are wiped when dropped. What the
-//! crate cannot wipe: temporary tensors inside candle and temporary strings inside `tokenizers`.
+//! crate cannot wipe: temporary tensors inside candle.
 //!
 //! Trust boundaries: the model file is bytes of anyone (a malformed one is an [`Error`], never a panic); the text of a
 //! message is bytes of an adversary, which never becomes a special token and so cannot forge a turn; the chat template
@@ -28,6 +28,7 @@ mod families;
 pub mod fuzzing;
 mod gguf;
 mod header;
+mod huggingface;
 mod model;
 mod model_file;
 mod request;
@@ -50,7 +51,7 @@ mod testing;
 pub use engine::{Engine, EngineConfig, Load};
 pub use error::{Error, SubmitError, TemplateError};
 pub use model::{Logits, Model, Sequence};
-pub use model_file::{MAX_MODEL_BYTES, ModelBytes, read_model};
+pub use model_file::{MAX_MODEL_BYTES, ModelBytes, ModelFile, ModelFormat, read_model};
 pub use request::{
     CacheSalt, ClientId, FailureKind, FinishReason, GenerateEvent, GenerateRequest, MAX_BIAS, MAX_LOGIT_BIAS,
     MAX_MESSAGES, MAX_PENALTY, MAX_PROMPT_BYTES, MAX_REPETITION_PENALTY, MAX_STOP_BYTES, MAX_STOP_STRINGS,

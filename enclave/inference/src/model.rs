@@ -6,7 +6,6 @@ use crate::chat;
 use crate::cpu::Cpu;
 use crate::decoder::{Batch, Decoder};
 use crate::error::{Error, TemplateError};
-use crate::gguf;
 use crate::model_file::ModelBytes;
 use crate::request::Message;
 use crate::sampler::argmax;
@@ -39,7 +38,7 @@ impl Model {
     /// Takes a GGUF file apart. The bytes may be anything: what is wrong with them is an error, never a panic, and no
     /// allocation is larger than a small multiple of the file.
     pub fn load(bytes: ModelBytes) -> Result<Self, Error> {
-        let mut source = gguf::parse(bytes.as_slice())?;
+        let mut source = bytes.source()?;
         let tokenizer = Tokenizer::load(&source)?;
         let template = Template::new(source.string("tokenizer.chat_template")?, tokenizer.names())?;
         let name = source.optional_string("general.name")?;
@@ -61,7 +60,7 @@ impl Model {
         self.display_name.as_deref()
     }
 
-    /// SHA-256 of the file that this model was loaded from: its identity.
+    /// What [`ModelBytes::sha256`] says of the files that this model was loaded from: its identity.
     pub fn sha256(&self) -> [u8; 32] {
         self.sha256
     }

@@ -3,6 +3,7 @@
 //! Names are those of GGUF, whatever format the model came in: a reader of another format translates.
 
 use crate::error::{Error, compute};
+use crate::tokenizer::Vocabulary;
 use crate::weights::RawTensor;
 use candle_core::Device;
 use candle_core::quantized::QTensor;
@@ -14,11 +15,23 @@ use std::collections::{BTreeMap, HashMap};
 pub(crate) struct Source<'a> {
     metadata: HashMap<String, Value>,
     tensors: BTreeMap<String, RawTensor<'a>>,
+    vocabulary: Option<Vocabulary>,
 }
 
 impl<'a> Source<'a> {
     pub(crate) fn new(metadata: HashMap<String, Value>, tensors: BTreeMap<String, RawTensor<'a>>) -> Self {
-        Self { metadata, tensors }
+        Self { metadata, tensors, vocabulary: None }
+    }
+
+    /// With a tokenizer that the metadata do not describe.
+    pub(crate) fn with_vocabulary(mut self, vocabulary: Vocabulary) -> Self {
+        self.vocabulary = Some(vocabulary);
+        self
+    }
+
+    /// The tokenizer, if the metadata do not describe it.
+    pub(crate) fn vocabulary(&self) -> Option<&Vocabulary> {
+        self.vocabulary.as_ref()
     }
 
     pub(crate) fn string(&self, key: &str) -> Result<&str, Error> {
@@ -48,6 +61,10 @@ impl<'a> Source<'a> {
 
     pub(crate) fn strings(&self, key: &str) -> Result<Vec<&str>, Error> {
         self.array(key, "not an array of strings", |value| value.to_string().ok().map(String::as_str))
+    }
+
+    pub(crate) fn floats(&self, key: &str) -> Result<Vec<f32>, Error> {
+        self.array(key, "not an array of numbers", |value| value.to_f32().ok())
     }
 
     pub(crate) fn integers(&self, key: &str) -> Result<Vec<i64>, Error> {

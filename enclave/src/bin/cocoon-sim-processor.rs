@@ -11,7 +11,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use cocoon_attestation::policy::SimulatedPolicy;
-use cocoon_attestation::wire::ModelManifest;
 use cocoon_attestation::{Digest, Measurement, UnixTime};
 use cocoon_enclave::platform::sim::{REPORT_TIME, SimAttester, SimState, launch, state_dir};
 use cocoon_inference::read_model;
@@ -119,7 +118,7 @@ fn policy(state: &SimState, image: &Path, measurement: Measurement, model: &Path
     let manifest: Manifest =
         serde_json::from_slice(&manifest).with_context(|| format!("{} is no manifest", path.display()))?;
     let model = read_model(model, None, |_, _| ()).context("cannot read the model")?;
-    let models = [ModelManifest::gguf(model.len() as u64, Digest(model.sha256())).digest()];
+    let models = [cocoon_enclave::model::manifest(&model)?.digest()];
     let policy = SimulatedPolicy {
         root_pem: &state.root_pem()?,
         measurement,

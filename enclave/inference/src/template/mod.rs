@@ -1,5 +1,7 @@
 //! The chat template of a model: a Jinja program by the model's owner, run within limits and on placeholders only.
 
+mod python;
+
 use crate::error::TemplateError;
 use crate::request::Role;
 use crate::tokenizer::Names;
@@ -14,8 +16,12 @@ const FUEL: u64 = 100_000;
 const FUEL_PER_MESSAGE: u64 = 10_000;
 /// Output per rendering: what a template itself writes is a fraction of this.
 const MAX_OUTPUT_BYTES: usize = 1 << 20;
+/// Calls of the template engine into itself: macros, and loops that call themselves.
+const MAX_RECURSION: usize = 100;
 /// Begins and ends a placeholder; a noncharacter, which no template contains.
 const MARK: char = '\u{fdd0}';
+/// White space around a placeholder (EM QUAD, which no template contains): where it is gone, the template trims.
+const EDGE: char = '\u{2001}';
 
 /// A template that was tried out.
 pub(crate) struct Template {
@@ -23,7 +29,6 @@ pub(crate) struct Template {
     environment: Environment<'static>,
     begin: String,
     end: String,
-    trims: bool,
 }
 
 /// A part of a rendered conversation.
@@ -31,8 +36,27 @@ pub(crate) struct Template {
 pub(crate) enum Part {
     /// Text of the template.
     Literal(String),
-    /// The text of the message with this index belongs here.
-    Content(usize),
+    /// The text of a message belongs here.
+    Content(Content),
+}
+
+/// Where the text of a message belongs, and on which sides white space is cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Content {
+    /// Index of the message.
+    pub(crate) index: usize,
+    trim_start: bool,
+    trim_end: bool,
+}
+
+impl Content {
+    /// The text of the message as the template would write it.
+    pub(crate) fn of(self, mut text: &str) -> &str {
+        if self.trim_start {
+            text = text.trim_start();
+        }
+        if self.trim_end { text.trim_end() } else { text }
+    }
 }
 
 #[derive(Serialize)]
@@ -52,25 +76,22 @@ impl Template {
         if source.len() > MAX_TEMPLATE_BYTES {
             return Err(TemplateError::Failed(format!("it is longer than {MAX_TEMPLATE_BYTES} bytes")));
         }
-        if source.contains(MARK) {
-            return Err(TemplateError::Failed("it contains a noncharacter".to_owned()));
+        if source.contains([MARK, EDGE]) {
+            return Err(TemplateError::Failed("it contains a noncharacter or an EM QUAD".to_owned()));
         }
         let mut environment = Environment::new();
         // As transformers, for which these templates are written.
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
+        environment.set_unknown_method_callback(python::method);
+        environment.set_recursion_limit(MAX_RECURSION);
         environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, "raised").with_source(Raised(message)))
         });
         let (begin, end) = (names.begin.clone(), names.end.clone());
-        let mut template = Self { source: source.to_owned(), environment, begin, end, trims: false };
-        template.trims = template.probe()?;
+        let template = Self { source: source.to_owned(), environment, begin, end };
+        template.probe()?;
         Ok(template)
-    }
-
-    /// Whether the text of messages is trimmed before it goes between the parts.
-    pub(crate) fn trims(&self) -> bool {
-        self.trims
     }
 
     /// Renders a conversation. Of the messages, only the roles and whether there is text go into the template.
@@ -80,20 +101,20 @@ impl Template {
         let turns: Vec<_> =
             roles.iter().zip(&contents).map(|((role, _), content)| turn(*role, content)).collect();
         let parts = split(&self.run(&turns)?)?;
-        let dropped =
-            (0..).zip(roles).find(|(index, (_, filled))| *filled && !parts.contains(&Part::Content(*index)));
-        match dropped {
+        let written = |wanted: usize| {
+            parts.iter().any(|part| matches!(part, Part::Content(content) if content.index == wanted))
+        };
+        match (0..).zip(roles).find(|(index, (_, filled))| *filled && !written(*index)) {
             Some((index, _)) => Err(TemplateError::DropsMessage { index }),
             None => Ok(parts),
         }
     }
 
-    /// Renders text of our own both ways and compares. Gives whether contents are trimmed; conversations that the
-    /// template refuses tell nothing, except the simplest one, which it must take.
-    fn probe(&self) -> Result<bool, TemplateError> {
+    /// Renders text of our own both ways and compares. Conversations that the template refuses tell nothing, except the
+    /// simplest one, which it must take.
+    fn probe(&self) -> Result<(), TemplateError> {
         use Role::{Assistant, System, User};
         let texts = [" \n a probe ", "another\t\n", " third", "4"];
-        let (mut verbatim, mut trimmed) = (true, true);
         for roles in
             [&[User][..], &[System, User], &[User, Assistant, User], &[System, User, Assistant, User]]
         {
@@ -104,18 +125,15 @@ impl Template {
                 Err(_refused) => continue,
             };
             let turns: Vec<_> = roles.iter().zip(texts).map(|(role, text)| turn(*role, text)).collect();
-            let whole = self.run(&turns)?;
-            let filled_in = |change: fn(&str) -> &str| {
-                let text = |part: &Part| match part {
-                    Part::Literal(literal) => literal.clone(),
-                    Part::Content(index) => texts.get(*index).map_or("", |text| change(text)).to_owned(),
-                };
-                parts.iter().map(text).collect::<String>()
+            let text = |part: &Part| match part {
+                Part::Literal(literal) => literal.clone(),
+                Part::Content(content) => content.of(texts.get(content.index).unwrap_or(&"")).to_owned(),
             };
-            verbatim &= filled_in(|text| text) == whole;
-            trimmed &= filled_in(str::trim) == whole;
+            if parts.iter().map(text).collect::<String>() != self.run(&turns)? {
+                return Err(TemplateError::RewritesContent);
+            }
         }
-        if verbatim || trimmed { Ok(!verbatim) } else { Err(TemplateError::RewritesContent) }
+        Ok(())
     }
 
     fn run(&self, turns: &[Turn<'_>]) -> Result<String, TemplateError> {
@@ -126,6 +144,9 @@ impl Template {
         let context = context! {
             messages => turns,
             add_generation_prompt => true,
+            // As transformers passes them where there are none.
+            tools => (),
+            documents => (),
             bos_token => self.begin,
             eos_token => self.end,
         };
@@ -146,21 +167,34 @@ fn turn(role: Role, content: &str) -> Turn<'_> {
 
 /// Stands for the text of a message; templates may ask whether there is any.
 fn placeholder(index: usize, filled: bool) -> String {
-    if filled { format!("{MARK}{index}{MARK}") } else { String::new() }
+    if filled { format!("{EDGE}{MARK}{index}{MARK}{EDGE}") } else { String::new() }
 }
 
 /// Takes the placeholders out again.
 fn split(rendered: &str) -> Result<Vec<Part>, TemplateError> {
     let mut parts = Vec::new();
-    // Literals and indices take turns.
-    for (nth, piece) in rendered.split(MARK).enumerate() {
+    // Literals and indices take turns. An edge is at the end of the literal before and at the beginning of that behind.
+    let pieces: Vec<_> = rendered.split(MARK).collect();
+    let last = pieces.len() - 1;
+    for (nth, piece) in pieces.iter().enumerate() {
         if nth % 2 == 1 {
-            parts.push(Part::Content(piece.parse().map_err(|_changed| TemplateError::RewritesContent)?));
-        } else if !piece.is_empty() {
-            parts.push(Part::Literal(piece.to_owned()));
+            let index = piece.parse().map_err(|_changed| TemplateError::RewritesContent)?;
+            let trim_start =
+                !nth.checked_sub(1).and_then(|at| pieces.get(at)).is_some_and(|t| t.ends_with(EDGE));
+            let trim_end = !pieces.get(nth + 1).is_some_and(|text| text.starts_with(EDGE));
+            parts.push(Part::Content(Content { index, trim_start, trim_end }));
+            continue;
+        }
+        let text = if nth > 0 { piece.strip_prefix(EDGE).unwrap_or(piece) } else { piece };
+        let text = if nth < last { text.strip_suffix(EDGE).unwrap_or(text) } else { text };
+        if text.contains(EDGE) {
+            return Err(TemplateError::RewritesContent);
+        }
+        if !text.is_empty() {
+            parts.push(Part::Literal(text.to_owned()));
         }
     }
-    Ok(parts)
+    if last % 2 == 1 { Err(TemplateError::RewritesContent) } else { Ok(parts) }
 }
 
 fn reason(error: &minijinja::Error) -> TemplateError {
@@ -217,17 +251,49 @@ mod tests {
     #[test]
     fn chatml_is_split_around_contents() {
         let template = template(CHATML).unwrap();
-        assert!(!template.trims());
         let parts = template.render(&[(System, false), (User, true)]).unwrap();
         let system = literal("<|im_start|>system\n<|im_end|>\n<|im_start|>user\n");
         let rest = literal("<|im_end|>\n<|im_start|>assistant\n");
-        assert_eq!(parts, [system, Part::Content(1), rest]);
+        let content = Content { index: 1, trim_start: false, trim_end: false };
+        assert_eq!(parts, [system, Part::Content(content), rest]);
     }
 
     #[test]
-    fn trimming_is_noticed() {
-        let source = "{{ bos_token }}{% for m in messages %}[{{ m.content | trim }}]{% endfor %}";
-        assert!(template(source).unwrap().trims());
+    fn trimming_is_noticed_on_each_side() {
+        for (change, start, end) in [
+            ("| trim", true, true),
+            (".strip()", true, true),
+            (".lstrip()", true, false),
+            (".rstrip()", false, true),
+        ] {
+            let source = format!(
+                "{{{{ bos_token }}}}{{% for m in messages %}}[{{{{ m.content {change} }}}}]{{% endfor %}}"
+            );
+            let parts = template(&source).unwrap().render(&[(User, true)]).unwrap();
+            assert_eq!(
+                parts[1],
+                Part::Content(Content { index: 0, trim_start: start, trim_end: end }),
+                "{change}"
+            );
+        }
+        // Llama 2 trims what is around both, so each of them on one side.
+        let source = "{{ (messages[0].content + '|' + messages[-1].content).strip() }}";
+        let parts = template(source).unwrap().render(&[(System, true), (User, true)]).unwrap();
+        let text = |part: &Part| match part {
+            Part::Literal(text) => text.clone(),
+            Part::Content(content) => content.of(" a ").to_owned(),
+        };
+        assert_eq!(parts.iter().map(text).collect::<String>(), "a | a");
+    }
+
+    #[test]
+    fn edges_that_are_moved_are_refused() {
+        for source in [
+            "{% for m in messages %}{{ m.content[1:] }}{{ m.content[:1] }}{% endfor %}",
+            "{{ messages[0].content[:3] }}",
+        ] {
+            assert_eq!(template(source).err(), Some(TemplateError::RewritesContent), "{source}");
+        }
     }
 
     #[test]
@@ -257,7 +323,15 @@ mod tests {
         assert_eq!(template(busy).err(), Some(TemplateError::TooMuchWork));
         let loud = "{% for i in range(2000) %}{{ '0123456789' * 100 }}{% endfor %}";
         assert_eq!(template(loud).err(), Some(TemplateError::TooMuchWork));
-        assert!(matches!(template(&"x".repeat(MAX_TEMPLATE_BYTES + 1)), Err(TemplateError::Failed(_))));
+        let padded = |len: usize| format!("{{{{ messages[0].content }}}}{{#{}#}}", "x".repeat(len - 29));
+        assert!(template(&padded(MAX_TEMPLATE_BYTES)).is_ok());
+        assert!(matches!(template(&padded(MAX_TEMPLATE_BYTES + 1)), Err(TemplateError::Failed(_))));
+        let deep =
+            "{% macro f(n) %}{% if n > 0 %}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ messages[0].content }}";
+        assert!(template(&format!("{deep}{{{{ f(10) }}}}")).is_ok());
+        assert!(matches!(template(&format!("{deep}{{{{ f(10000) }}}}")), Err(TemplateError::Failed(_))));
+        let nested = format!("{{{{ {}messages[0].content{} }}}}", "(".repeat(5000), ")".repeat(5000));
+        assert!(template(&nested).is_err());
     }
 
     #[test]
@@ -269,3 +343,6 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod vectors;
