@@ -12,6 +12,7 @@ use clap::Parser;
 use cocoon_attestation::{Digest, UnixTime};
 use cocoon_enclave::api::Limits;
 use cocoon_enclave::attest::AttestationService;
+use cocoon_enclave::bench::BenchSettings;
 use cocoon_enclave::events::{Event, EventLog, Failure};
 use cocoon_enclave::init;
 use cocoon_enclave::model::{ModelError, ModelSlot};
@@ -44,6 +45,9 @@ fn main() -> ExitCode {
         as_init();
         return ExitCode::FAILURE;
     }
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == "bench") {
+        return bench();
+    }
     let settings = Settings::parse();
     let events = event_log();
     let result = if settings.describe {
@@ -55,15 +59,25 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            #[expect(
-                clippy::disallowed_macros,
-                clippy::print_stderr,
-                reason = "the one line of a failed start"
-            )]
-            {
-                eprintln!("cocoon-enclave: {error:#}");
-            }
+            complain(&error);
             ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+#[expect(clippy::disallowed_macros, clippy::print_stderr, reason = "the one line of a failed start")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("cocoon-enclave: {error:#}");
+}
+
+fn bench() -> ExitCode {
+    let settings = BenchSettings::parse_from(std::env::args_os().skip(1));
+    #[expect(clippy::disallowed_methods, reason = "a measurement for people, not an enclave that serves")]
+    match settings.run(&mut std::io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(COULD_NOT_TELL)
         }
     }
 }
@@ -342,14 +356,8 @@ fn engine_config(settings: &Settings) -> EngineConfig {
     engine.step_tokens = usize::try_from(settings.step_tokens).unwrap_or(engine.step_tokens);
     engine.speculate = !settings.no_speculation;
     let wanted = settings.kv_memory.map(|mebibytes| u64::from(mebibytes) << 20);
-    let bytes = wanted.or_else(|| memory().map(|all| (all / 4).min(engine.kv_bytes as u64)));
+    let quarter = || Some((init::available_memory()? / 4).min(engine.kv_bytes as u64));
+    let bytes = wanted.or_else(quarter);
     engine.kv_bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(engine.kv_bytes);
     engine
-}
-
-/// Bytes of memory that this machine has, as the kernel says.
-fn memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    total.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }

@@ -15,7 +15,7 @@ use crate::platform::qgs::DEFAULT_PORT;
 #[command(
     version,
     about,
-    after_help = "Exit codes: 0 ended as asked, 1 refused (model or platform), 2 could not tell (usage, missing file)."
+    after_help = "cocoon-enclave bench --help: measures the engine on this machine.\n\nExit codes: 0 ended as asked, 1 refused (model or platform), 2 could not tell (usage, missing file)."
 )]
 pub struct Settings {
     /// Where to listen: HOST:PORT, or vsock:PORT inside a VM. Port 0 picks one; the event `listening` says which
@@ -81,7 +81,7 @@ pub struct Settings {
     pub step_tokens: u32,
 
     /// MiB for keys and values of all requests; one whole context fits in any case. What does not fit waits, or gives way and is
-    /// computed again [default: enough for all that may run, at most 4096 and a quarter of the machine's memory]
+    /// computed again [default: enough for all that may run, at most 4096 and a quarter of the memory that is free]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     pub kv_memory: Option<u32>,
 

@@ -2,8 +2,9 @@
 
 use crate::testing::{Tiny, tiny_model};
 use crate::{
-    Engine, EngineConfig, Error, FailureKind, FinishReason, GenerateEvent, GenerateRequest, Load, Message,
-    Model, ModelBytes, Role, Sink, SubmitError, TemplateError, TokenMask, TokenSet,
+    CacheSalt, ClientId, Engine, EngineConfig, Error, FailureKind, FinishReason, GenerateEvent,
+    GenerateRequest, Load, Message, Model, ModelBytes, Role, Sink, SubmitError, TemplateError, TokenMask,
+    TokenSet,
 };
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -431,4 +432,108 @@ fn settings_out_of_range_are_refused() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// Different requests, greedy and seeded, of two clients and of none.
+fn many(count: usize) -> Vec<GenerateRequest> {
+    let one = |n: usize| {
+        let text = format!("request {n} {}", "of some length ".repeat(n % 5));
+        let mut request = if n % 2 == 0 { request(&text, 40) } else { sampled(&text, n as u64) };
+        request.client = (n % 3 > 0).then(|| ClientId([u8::try_from(n % 3).unwrap(); 32]));
+        request.cache_salt = request.client.map(|client| CacheSalt(client.0));
+        request
+    };
+    (0..count).map(one).collect()
+}
+
+fn config(max_running: usize, max_waiting: usize) -> EngineConfig {
+    EngineConfig { threads: 2, max_running, max_waiting, step_tokens: 48, ..EngineConfig::default() }
+}
+
+fn start(config: EngineConfig) -> Engine {
+    Engine::start(Model::load(ModelBytes::from_vec(tiny_model())).unwrap(), config).unwrap()
+}
+
+#[test]
+fn answers_are_the_same_alone_and_among_many_that_give_way_to_each_other() {
+    let plain = EngineConfig { speculate: false, ..config(1, 1) };
+    let engine = start(plain);
+    let alone: Vec<_> = many(32).into_iter().map(|request| answer(&engine, request)).collect();
+    drop(engine);
+    // Memory for little more than one whole context: nearly all have to give way at some time.
+    let tight = EngineConfig { kv_bytes: 1, ..config(32, 32) };
+    let engine = start(tight);
+    let (release, first) = blocker(&engine);
+    let submit = |request| {
+        let (sink, events) = relay();
+        engine.submit(request, sink).unwrap();
+        events
+    };
+    let all: Vec<_> = many(32).into_iter().map(submit).collect();
+    release.send(()).unwrap();
+    collect(&first);
+    let together: Vec<_> = all.iter().map(collect).collect();
+    assert!(together == alone);
+    until_idle(&engine);
+    assert!(engine.counts().preemptions > 5, "{:?}", engine.counts());
+}
+
+#[test]
+fn guesses_come_true_and_change_nothing() {
+    let text = "again and again and again and again";
+    let plain = answer(&start(EngineConfig { speculate: false, ..config(2, 2) }), request(text, 120));
+    let engine = start(config(2, 2));
+    assert!(answer(&engine, request(text, 120)) == plain);
+    until_idle(&engine);
+    let counts = engine.counts();
+    assert!(counts.drafted > 0 && counts.accepted > 0 && counts.steps < 119, "{counts:?}");
+}
+
+#[test]
+fn a_prompt_is_found_again_by_the_same_client_only() {
+    let engine = start(config(2, 2));
+    let long = "a prompt that fills a few blocks of sixteen tokens each";
+    let asked = |salt: Option<u8>| {
+        let before = engine.counts();
+        let cache_salt = salt.map(|salt| CacheSalt([salt; 32]));
+        let given = answer(&engine, GenerateRequest { cache_salt, ..request(long, 5) });
+        until_idle(&engine);
+        let after = engine.counts();
+        (given, after.cached_tokens - before.cached_tokens, after.prompt_tokens - before.prompt_tokens)
+    };
+    let (first, cached, computed) = asked(Some(1));
+    assert_eq!(cached, 0);
+    let (again, found, rest) = asked(Some(1));
+    assert!(again == first && found >= 48 && found % 16 == 0 && found + rest == computed, "{found} {rest}");
+    for salt in [Some(2), None, None] {
+        let (other, cached, all) = asked(salt);
+        assert!(other == first && cached == 0 && all == computed);
+    }
+}
+
+#[test]
+fn a_client_with_many_requests_does_not_keep_others_waiting() {
+    let engine = start(config(1, 20));
+    let (release, first) = blocker(&engine);
+    let (order, ends) = channel();
+    let submit = |tag: char, client: u8| {
+        let order = order.clone();
+        let sink: Sink = Box::new(move |event| {
+            if matches!(event, GenerateEvent::Finished { .. }) {
+                order.send(tag).unwrap();
+            }
+            ControlFlow::Continue(())
+        });
+        let request = GenerateRequest { client: Some(ClientId([client; 32])), ..request("x", 5) };
+        engine.submit(request, sink).unwrap();
+    };
+    (0..6).for_each(|_| submit('a', 1));
+    submit('b', 2);
+    submit('b', 2);
+    release.send(()).unwrap();
+    collect(&first);
+    until_idle(&engine);
+    let ends: String = ends.try_iter().collect();
+    assert_eq!(ends.len(), 8);
+    assert!(ends[..4].matches('b').count() == 2, "{ends}");
 }

@@ -10,6 +10,7 @@ use crate::model_file::ModelBytes;
 use crate::request::Message;
 use crate::sampler::argmax;
 use crate::secret::Tokens;
+use crate::source::Source;
 use crate::template::Template;
 use crate::tokenizer::Tokenizer;
 use zeroize::Zeroizing;
@@ -38,7 +39,10 @@ impl Model {
     /// Takes a GGUF file apart. The bytes may be anything: what is wrong with them is an error, never a panic, and no
     /// allocation is larger than a small multiple of the file.
     pub fn load(bytes: ModelBytes) -> Result<Self, Error> {
-        let mut source = bytes.source()?;
+        Self::from_source(bytes.source()?, bytes.sha256())
+    }
+
+    pub(crate) fn from_source(mut source: Source<'_>, sha256: [u8; 32]) -> Result<Self, Error> {
         let tokenizer = Tokenizer::load(&source)?;
         let template = Template::new(source.string("tokenizer.chat_template")?, tokenizer.names())?;
         let name = source.optional_string("general.name")?;
@@ -47,7 +51,7 @@ impl Model {
         let display_name = name.filter(printable).map(str::to_owned);
         let decoder = Decoder::load(&mut source, tokenizer.vocabulary())?;
         source.finish()?;
-        Ok(Self { decoder, tokenizer, template, display_name, sha256: bytes.sha256() })
+        Ok(Self { decoder, tokenizer, template, display_name, sha256 })
     }
 
     /// How many tokens prompt and answer may have together.

@@ -134,6 +134,12 @@ fn settings(given: &[OsString], found: &[(&'static str, OsString)]) -> Result<Se
     Settings::try_parse_from(arguments).map_err(|_usage| BootStep::CommandLine)
 }
 
+/// Bytes that can be had on this machine without ending anything.
+#[must_use]
+pub fn available_memory() -> Option<u64> {
+    disks::available_memory(Path::new("/"))
+}
+
 /// A model that does not fit would have the kernel end everything without a word.
 fn check_memory(root: &Path, settings: &Settings, events: &EventLog) -> Result<(), BootStep> {
     let need = settings.model_size.unwrap_or(0).saturating_mul(COPIES).saturating_add(REST);

@@ -14,7 +14,6 @@ mod specials;
 mod vocabulary;
 mod words;
 
-#[cfg(test)]
 pub(crate) use bytes::byte_alphabet;
 pub(crate) use gguf::halves;
 pub(crate) use pieces::byte_of;

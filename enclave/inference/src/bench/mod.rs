@@ -1,5 +1,9 @@
 //! What a model reaches on this machine, without network and scheduler: for `cocoon-enclave bench` and `scripts/bench`.
 
+mod random;
+
+pub use random::random_model;
+
 use crate::backend::{Backend, Span};
 use crate::blocks::BLOCK_TOKENS;
 use crate::cpu::{Cpu, read_bandwidth};
