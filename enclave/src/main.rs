@@ -327,13 +327,29 @@ fn load(
         Some(read) => read,
         None => model.read(&settings.model, settings.model_size, settings.model_digest, events)?,
     };
+    model.load(read, settings.model_name.clone(), engine_config(settings), events)?;
+    events.log(&Event::Ready);
+    Ok(())
+}
+
+fn engine_config(settings: &Settings) -> EngineConfig {
     let mut engine = EngineConfig::default();
     if let Some(threads) = settings.threads {
         engine.threads = threads.into();
     }
     engine.max_running = settings.max_running.into();
     engine.max_waiting = settings.max_waiting.into();
-    model.load(read, settings.model_name.clone(), engine, events)?;
-    events.log(&Event::Ready);
-    Ok(())
+    engine.step_tokens = usize::try_from(settings.step_tokens).unwrap_or(engine.step_tokens);
+    engine.speculate = !settings.no_speculation;
+    let wanted = settings.kv_memory.map(|mebibytes| u64::from(mebibytes) << 20);
+    let bytes = wanted.or_else(|| memory().map(|all| (all / 4).min(engine.kv_bytes as u64)));
+    engine.kv_bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(engine.kv_bytes);
+    engine
+}
+
+/// Bytes of memory that this machine has, as the kernel says.
+fn memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    total.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }

@@ -68,13 +68,26 @@ pub struct Settings {
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub max_connections: u32,
 
-    /// Requests that run at once; they share the processors, and each takes memory for keys and values, up to a whole context
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    /// Requests that run at once; they share the processors, and the memory for keys and values
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub max_running: u16,
 
     /// Requests that wait for their turn; more are answered with 429
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub max_waiting: u16,
+
+    /// Tokens that are computed in a step at most: so long do answers wait for prompts of others
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub step_tokens: u32,
+
+    /// MiB for keys and values of all requests; one whole context fits in any case. What does not fit waits, or gives way and is
+    /// computed again [default: enough for all that may run, at most 4096 and a quarter of the machine's memory]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pub kv_memory: Option<u32>,
+
+    /// Do not guess tokens from what was said before; answers are the same
+    #[arg(long)]
+    pub no_speculation: bool,
 
     /// Seconds that one request may take, waiting included
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=86400))]
@@ -189,6 +202,7 @@ mod tests {
                 .unwrap()
         };
         assert_eq!(parse(&[]), parse(&["--listen", "[::]:1", "--threads", "3"]));
+        assert_eq!(parse(&[]), parse(&["--step-tokens", "64", "--kv-memory", "9", "--no-speculation"]));
         assert_eq!(parse(&[]), parse(&["--endorsements", "bundle.cbor", "--qgs-port", "1"]));
         assert_eq!(parse(&[]), parse(&["--release", "release.cbor"]));
         assert_ne!(parse(&[]), parse(&["--gpus", "1"]));

@@ -10,6 +10,7 @@
 //! | [`recorder`] | a relay that keeps every byte |
 //! | [`vectors`] | reads `tests/vectors/*.txt` |
 //! | [`release`] | releases that are made up |
+//! | [`requantised`] | the small real model in other encodings |
 //! | [`vm`] | the VM image, booted |
 //! | [`measured_boot`] | what a boot of it measures, by a virtual TPM |
 //! | [`fuzz`] | every parser of outside bytes, as fuzz targets |
@@ -24,6 +25,7 @@ pub mod measured_boot;
 pub mod programs;
 pub mod recorder;
 pub mod release;
+pub mod requantised;
 pub mod vectors;
 pub mod vm;
 

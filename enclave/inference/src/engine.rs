@@ -1,12 +1,15 @@
 //! The engine: accepts requests, runs several at a time, streams their answers.
 
+use crate::blocks::BLOCK_TOKENS;
+use crate::cpu::Cpu;
 use crate::error::{Error, SubmitError};
-use crate::model::{Model, thread_pool};
+use crate::model::Model;
 use crate::request::{GenerateRequest, Sink, Submitted};
-use crate::running::Job;
+
 use crate::sampler::Sampler;
-use crate::scheduler::{Scheduler, Shared};
+use crate::scheduler::{Counts, Limits, Scheduler, Shared};
 use crate::secret::Tokens;
+use crate::sequence::{Job, Running};
 use crate::stop::StopMatcher;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,23 +19,61 @@ use std::time::Instant;
 const MAX_THREADS: usize = 1024;
 const MAX_RUNNING: usize = 1024;
 
+/// Most tokens of a step.
+const MAX_STEP_TOKENS: usize = 64 * 1024;
+
 /// How an engine works.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct EngineConfig {
     /// Threads that share the work of a step.
     pub threads: usize,
-    /// Requests that run at a time: each takes memory for its keys and values, up to a whole context.
+    /// Requests that run at a time.
     pub max_running: usize,
     /// Requests that wait beyond those; more are refused.
     pub max_waiting: usize,
+    /// Tokens that are computed in a step at most: so long do answers wait for the prompts of others.
+    pub step_tokens: usize,
+    /// Bytes for keys and values of all requests together; at least one whole context fits. Requests beyond wait, and give way to
+    /// each other. No more is taken than all that may run can use.
+    pub kv_bytes: usize,
+    /// Whether to guess tokens from what was said before and check several at a time. Answers are the same.
+    pub speculate: bool,
 }
 
 impl Default for EngineConfig {
-    /// All processors, 8 running, 64 waiting.
+    /// All processors, 64 running, 256 waiting, 256 tokens a step, 4 GiB of keys and values.
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { threads: threads.min(MAX_THREADS), max_running: 8, max_waiting: 64 }
+        Self {
+            threads: threads.min(MAX_THREADS),
+            max_running: 64,
+            max_waiting: 256,
+            step_tokens: 256,
+            kv_bytes: 4 << 30,
+            speculate: true,
+        }
+    }
+}
+
+impl EngineConfig {
+    fn check(&self) -> Result<(), Error> {
+        let checks = [
+            ("threads", "must be between 1 and 1024", self.threads, MAX_THREADS),
+            ("max_running", "must be between 1 and 1024", self.max_running, MAX_RUNNING),
+            ("step_tokens", "must be between 1 and 65536", self.step_tokens, MAX_STEP_TOKENS),
+        ];
+        match checks.into_iter().find(|(_, _, value, max)| !(1..=*max).contains(value)) {
+            Some((name, problem, _, _)) => Err(Error::BadConfig { name, problem }),
+            None => Ok(()),
+        }
+    }
+
+    /// Blocks of the cache.
+    fn blocks(&self, model: &Model) -> usize {
+        let context = model.context_length().div_ceil(BLOCK_TOKENS) + 1; // one for guesses at the end
+        let fit = self.kv_bytes / model.decoder.spec().sizes.block_bytes();
+        fit.min(context * self.max_running).max(context)
     }
 }
 
@@ -65,20 +106,21 @@ impl std::fmt::Debug for Engine {
 impl Engine {
     /// Starts the engine's thread.
     pub fn start(model: Model, config: EngineConfig) -> Result<Self, Error> {
-        for (name, value, max) in
-            [("threads", config.threads, MAX_THREADS), ("max_running", config.max_running, MAX_RUNNING)]
-        {
-            if !(1..=max).contains(&value) {
-                return Err(Error::BadConfig { name, problem: "must be between 1 and 1024" });
-            }
-        }
+        config.check()?;
         let model = Arc::new(model);
         let shared = Arc::new(Shared::default());
-        let pool = thread_pool(config.threads)?;
-        let max_running = config.max_running;
+        let blocks = config.blocks(&model);
+        let cpu = Cpu::new(model.decoder.spec().sizes, config.threads, blocks)?;
+        let limits =
+            Limits { running: config.max_running, tokens: config.step_tokens, drafts: config.speculate };
+        let mut secret = [0; 32];
+        let random = SystemRandom::new().fill(&mut secret);
+        random.map_err(|_unspecified| {
+            Error::Compute("the operating system gives no random bytes".to_owned())
+        })?;
         let thread = std::thread::Builder::new().name("inference".to_owned()).spawn({
             let (model, shared) = (Arc::clone(&model), Arc::clone(&shared));
-            move || Scheduler::new(&model, &shared, pool, max_running).run()
+            move || Scheduler::new(&model, &shared, (cpu, blocks), limits, secret).run()
         });
         let thread = thread.map_err(|error| Error::Threads(error.to_string()))?;
         let capacity = config.max_running.saturating_add(config.max_waiting);
@@ -96,27 +138,36 @@ impl Engine {
         Load { running: state.running, waiting: state.in_flight.saturating_sub(state.running) }
     }
 
+    /// What the engine did since it started.
+    pub fn counts(&self) -> Counts {
+        self.shared.lock().counts
+    }
+
     /// Checks a request, splits its prompt into tokens on the caller's thread, and queues it. From then on `sink` is
     /// told what happens; it hears nothing if this fails.
-    pub fn submit(&self, request: GenerateRequest, sink: Sink) -> Result<Submitted, SubmitError> {
+    pub fn submit(&self, mut request: GenerateRequest, sink: Sink) -> Result<Submitted, SubmitError> {
         request.check()?;
         self.admit()?; // before the work
         let prompt = self.model.prompt(&request.messages)?;
         let prompt_tokens = prompt.len();
         let max_tokens = self.room(&prompt, request.max_tokens)?;
         let seed = request.seed.map_or_else(random_seed, Ok)?;
+        let vocabulary = self.model.tokenizer.vocabulary();
+        let sampler = Sampler::new(&request, seed, prompt.as_slice(), vocabulary)?;
         let job = Job {
             prompt,
             max_tokens,
-            sampler: Sampler::new(request.temperature, request.top_p, seed),
+            sampler: sampler.with_mask(request.mask.take()),
             stop: StopMatcher::new(request.stop),
             deadline: request.deadline,
+            client: request.client,
+            salt: request.cache_salt,
             sink,
         };
         let mut state = self.shared.lock();
         accepts(&state, self.capacity)?; // others may have come meanwhile
         state.in_flight += 1;
-        state.waiting.push_back(job);
+        state.waiting.push_back(Running::new(job));
         drop(state);
         self.shared.notify();
         Ok(Submitted { prompt_tokens })

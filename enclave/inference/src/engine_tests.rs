@@ -3,7 +3,7 @@
 use crate::testing::{Tiny, tiny_model};
 use crate::{
     Engine, EngineConfig, Error, FailureKind, FinishReason, GenerateEvent, GenerateRequest, Load, Message,
-    Model, ModelBytes, Role, Sink, SubmitError, TemplateError,
+    Model, ModelBytes, Role, Sink, SubmitError, TemplateError, TokenMask, TokenSet,
 };
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -13,7 +13,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 fn engine_of(bytes: Vec<u8>, max_running: usize, max_waiting: usize) -> Engine {
     let model = Model::load(ModelBytes::from_vec(bytes)).unwrap();
-    Engine::start(model, EngineConfig { threads: 2, max_running, max_waiting }).unwrap()
+    Engine::start(
+        model,
+        EngineConfig { threads: 2, max_running, max_waiting, step_tokens: 48, ..EngineConfig::default() },
+    )
+    .unwrap()
 }
 
 fn engine(max_running: usize, max_waiting: usize) -> Engine {
@@ -184,6 +188,81 @@ fn stop_strings_end_the_answer_and_are_not_part_of_it() {
     assert!(matches!(end, End::Finished { reason: FinishReason::Stop, completion: 1..30, .. }), "{end:?}");
 }
 
+/// Text and the bytes of all tokens that were told with it.
+fn told(engine: &Engine, request: GenerateRequest) -> (String, Vec<u8>, Vec<usize>) {
+    let (sink, events) = relay();
+    engine.submit(request, sink).unwrap();
+    let (mut text, mut bytes, mut tops) = (String::new(), Vec::new(), Vec::new());
+    loop {
+        match events.recv_timeout(PATIENCE).unwrap() {
+            GenerateEvent::Working => (),
+            GenerateEvent::Text { text: piece, logprobs, .. } => {
+                text.push_str(piece.expose());
+                for token in &logprobs {
+                    bytes.extend_from_slice(token.chosen.bytes().unwrap_or_default());
+                    tops.push(token.top.len());
+                    assert!(token.top.iter().all(|top| top.logprob() <= 0.0));
+                }
+            }
+            GenerateEvent::Finished { .. } | GenerateEvent::Failed(_) => return (text, bytes, tops),
+        }
+    }
+}
+
+#[test]
+fn logprobs_are_told_with_the_text_of_their_tokens() {
+    let engine = engine(2, 2);
+    let asked = |seed| GenerateRequest { logprobs: true, top_logprobs: 3, ..sampled("hello", seed) };
+    for seed in 0..20 {
+        let (text, bytes, tops) = told(&engine, asked(seed));
+        // The tiny model says bytes that are no characters: replaced in the text, as they are in the tokens.
+        assert_eq!(text, String::from_utf8_lossy(&bytes), "{seed}");
+        assert!(tops.iter().all(|top| *top == 3));
+        assert!(told(&engine, sampled("hello", seed)) == (text.clone(), vec![], vec![]));
+        // Cut by a stop string: only tokens that begin before it.
+        let stop: String = text.chars().skip(4).take(2).collect();
+        let (cut, bytes, _) =
+            told(&engine, GenerateRequest { stop: vec![stop.as_str().into()], ..asked(seed) });
+        assert_eq!(cut, text[..text.find(&stop).unwrap()]);
+        assert!(String::from_utf8_lossy(&bytes).starts_with(&cut), "{seed}");
+    }
+}
+
+/// Allows a text only, and then the end.
+struct Only(Vec<u32>, usize);
+
+impl TokenMask for Only {
+    fn allowed(&mut self, allowed: &mut TokenSet) {
+        if let Some(token) = self.0.get(self.1) {
+            allowed.insert(*token);
+        }
+    }
+
+    fn accept(&mut self, token: u32) {
+        assert_eq!(self.0[self.1], token);
+        self.1 += 1;
+    }
+}
+
+#[test]
+fn a_mask_decides_what_is_said_and_its_failure_has_a_name() {
+    let engine = engine(2, 2);
+    let tokens = engine.model().tokenizer.encode(&[crate::tokenizer::Piece::Text("yes, \u{e9}")]).unwrap();
+    let end = 1; // <|im_end|>
+    let mut whole = tokens.as_slice().to_vec();
+    let masked = |tokens| {
+        let mut request = sampled("hello", 3);
+        request.mask = Some(Box::new(Only(tokens, 0)));
+        answer(&engine, request)
+    };
+    let failed = masked(whole.clone());
+    assert_eq!(failed, ("yes, \u{e9}".to_owned(), End::Failed(FailureKind::NoAllowedToken)));
+    whole.push(end);
+    let (text, ended) = masked(whole);
+    assert_eq!(text, "yes, \u{e9}");
+    assert!(matches!(ended, End::Finished { reason: FinishReason::Stop, .. }), "{ended:?}");
+}
+
 #[test]
 fn the_queue_has_an_end() {
     let engine = engine(1, 1);
@@ -273,6 +352,10 @@ fn bad_requests_are_refused_by_name() {
     let hot = GenerateRequest { temperature: 3.0, ..request("x", 1) };
     let refused = engine.submit(hot, relay().0).err();
     assert!(matches!(refused, Some(SubmitError::BadParameter { name: "temperature", .. })));
+    let mut biased = request("x", 1);
+    biased.logit_bias.push((263, 1.0)); // one more than there are
+    let refused = engine.submit(biased, relay().0).err();
+    assert!(matches!(refused, Some(SubmitError::BadParameter { name: "logit_bias", .. })));
     let mut two = request("x", 1);
     two.messages.push(two.messages[0].clone());
     let wanted = SubmitError::Template(TemplateError::Raised("one only".to_owned()));
@@ -340,7 +423,10 @@ fn dropping_the_engine_tells_the_sinks() {
 fn settings_out_of_range_are_refused() {
     for (threads, max_running, field) in [(0, 1, "threads"), (1025, 1, "threads"), (1, 0, "max_running")] {
         let model = Model::load(ModelBytes::from_vec(tiny_model())).unwrap();
-        match Engine::start(model, EngineConfig { threads, max_running, max_waiting: 0 }) {
+        match Engine::start(
+            model,
+            EngineConfig { threads, max_running, max_waiting: 0, ..EngineConfig::default() },
+        ) {
             Err(Error::BadConfig { name, .. }) => assert_eq!(name, field),
             other => panic!("{other:?}"),
         }

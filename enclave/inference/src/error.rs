@@ -98,6 +98,9 @@ pub enum Error {
     /// A step of the model failed. Carries no token and no text.
     #[error("a step of the model failed: {0}")]
     Compute(String),
+    /// The rules of a request allow no token that has a score.
+    #[error("the rules of the request allow no next token; check its schema or grammar")]
+    NoAllowedToken,
     /// The caller asked for more positions than the model was made for.
     #[error("the sequence would have {wanted} tokens, the model's context has {context_length}")]
     ContextFull {

@@ -11,28 +11,32 @@
 //! Trust boundaries: the model file is bytes of anyone (a malformed one is an [`Error`], never a panic); the text of a
 //! message is bytes of an adversary, which never becomes a special token and so cannot forge a turn; the chat template
 //! is the model owner's program and runs on placeholders, never on the text of messages.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
-mod attention;
+mod backend;
+pub mod bench;
+mod blocks;
 mod chat;
+mod cpu;
+mod decoder;
 mod detokenizer;
+mod draft;
 mod engine;
 mod error;
+mod fairness;
+mod families;
 pub mod fuzzing;
 mod gguf;
 mod header;
 mod huggingface;
-mod kv;
-mod linear;
-mod llama;
 mod model;
 mod model_file;
-mod quantized;
 mod request;
-mod running;
 mod sampler;
 mod scheduler;
+mod scored;
 mod secret;
+mod sequence;
 mod source;
 mod stop;
 mod template;
@@ -49,7 +53,11 @@ pub use error::{Error, SubmitError, TemplateError};
 pub use model::{Logits, Model, Sequence};
 pub use model_file::{MAX_MODEL_BYTES, ModelBytes, ModelFile, ModelFormat, read_model};
 pub use request::{
-    FailureKind, FinishReason, GenerateEvent, GenerateRequest, MAX_MESSAGES, MAX_PROMPT_BYTES,
-    MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEMPERATURE, Message, Role, Sink, Submitted,
+    CacheSalt, ClientId, FailureKind, FinishReason, GenerateEvent, GenerateRequest, MAX_BIAS, MAX_LOGIT_BIAS,
+    MAX_MESSAGES, MAX_PENALTY, MAX_PROMPT_BYTES, MAX_REPETITION_PENALTY, MAX_STOP_BYTES, MAX_STOP_STRINGS,
+    MAX_TEMPERATURE, MAX_TOP_LOGPROBS, Message, Role, Sink, Submitted,
 };
+pub use sampler::{TokenMask, TokenSet};
+pub use scheduler::Counts;
+pub use scored::{ScoredToken, TokenLogprobs};
 pub use secret::{SecretString, Tokens};

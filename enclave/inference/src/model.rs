@@ -1,9 +1,11 @@
-//! A loaded model: weights, tokenizer and chat template of one GGUF file.
+//! A loaded model: weights, tokenizer and chat template.
 
+use crate::backend::{Backend, Span};
+use crate::blocks::BLOCK_TOKENS;
 use crate::chat;
+use crate::cpu::Cpu;
+use crate::decoder::{Batch, Decoder};
 use crate::error::{Error, TemplateError};
-use crate::kv::KvCache;
-use crate::llama::Llama;
 use crate::model_file::ModelBytes;
 use crate::request::Message;
 use crate::sampler::argmax;
@@ -12,14 +14,14 @@ use crate::template::Template;
 use crate::tokenizer::Tokenizer;
 use zeroize::Zeroizing;
 
-/// Tokens per step while a prompt is read: so long do other sequences wait for it at most.
-pub(crate) const PREFILL_CHUNK: usize = 64;
+/// Tokens per step of a [`Sequence`].
+const PREFILL_CHUNK: usize = 128;
 /// Longest name that is shown.
 const MAX_NAME_CHARS: usize = 100;
 
 /// A model, ready to compute. Shared by all sequences; nothing in it changes.
 pub struct Model {
-    pub(crate) llama: Llama,
+    pub(crate) decoder: Decoder<Cpu>,
     pub(crate) tokenizer: Tokenizer,
     template: Template,
     display_name: Option<String>,
@@ -36,21 +38,21 @@ impl Model {
     /// Takes a GGUF file apart. The bytes may be anything: what is wrong with them is an error, never a panic, and no
     /// allocation is larger than a small multiple of the file.
     pub fn load(bytes: ModelBytes) -> Result<Self, Error> {
-        let mut gguf = bytes.source()?;
-        let tokenizer = Tokenizer::load(&gguf)?;
-        let template = Template::new(gguf.string("tokenizer.chat_template")?, tokenizer.names())?;
-        let name = gguf.optional_string("general.name")?;
+        let mut source = bytes.source()?;
+        let tokenizer = Tokenizer::load(&source)?;
+        let template = Template::new(source.string("tokenizer.chat_template")?, tokenizer.names())?;
+        let name = source.optional_string("general.name")?;
         let printable =
             |name: &&str| name.chars().count() <= MAX_NAME_CHARS && !name.chars().any(char::is_control);
         let display_name = name.filter(printable).map(str::to_owned);
-        let llama = Llama::load(&mut gguf, tokenizer.vocabulary())?;
-        gguf.finish()?;
-        Ok(Self { llama, tokenizer, template, display_name, sha256: bytes.sha256() })
+        let decoder = Decoder::load(&mut source, tokenizer.vocabulary())?;
+        source.finish()?;
+        Ok(Self { decoder, tokenizer, template, display_name, sha256: bytes.sha256() })
     }
 
     /// How many tokens prompt and answer may have together.
     pub fn context_length(&self) -> usize {
-        self.llama.context_length()
+        self.decoder.spec().context
     }
 
     /// What the model calls itself (`general.name`): a claim of the file, not an identity.
@@ -97,26 +99,37 @@ impl Model {
 #[expect(missing_debug_implementations, reason = "holds a client's tokens")]
 pub struct Sequence<'a> {
     model: &'a Model,
-    kv: KvCache,
-    pool: rayon::ThreadPool,
+    cpu: Cpu,
+    table: Vec<u32>,
+    len: usize,
 }
 
 impl<'a> Sequence<'a> {
     /// An empty sequence that computes on `threads` threads.
     pub fn new(model: &'a Model, threads: usize) -> Result<Self, Error> {
-        Ok(Self { model, kv: model.llama.cache(), pool: thread_pool(threads)? })
+        let blocks = model.context_length().div_ceil(BLOCK_TOKENS);
+        let cpu = Cpu::new(model.decoder.spec().sizes, threads, blocks)?;
+        let table = (0..blocks).filter_map(|block| u32::try_from(block).ok()).collect();
+        Ok(Self { model, cpu, table, len: 0 })
     }
 
     /// Runs tokens behind those before; gives the scores of the next one.
     pub fn push(&mut self, tokens: &Tokens) -> Result<Logits, Error> {
-        let (llama, kv) = (&self.model.llama, &mut self.kv);
-        self.pool.install(|| {
-            let mut last = Err(Error::Compute("no tokens to run".to_owned()));
-            for chunk in tokens.as_slice().chunks(PREFILL_CHUNK) {
-                last = Ok(llama.advance(kv, chunk)?);
-            }
-            llama.logits(&last?).map(Logits)
-        })
+        let (wanted, context_length) = (self.len + tokens.len(), self.model.context_length());
+        if wanted > context_length {
+            return Err(Error::ContextFull { wanted, context_length });
+        }
+        if tokens.is_empty() {
+            return Err(Error::Compute("no tokens to run".to_owned()));
+        }
+        let Self { model, cpu, table, len } = self;
+        for tokens in tokens.as_slice().chunks(PREFILL_CHUNK) {
+            let spans = [Span { row: 0, rows: tokens.len(), position: *len, table }];
+            let wanted = [tokens.len() - 1];
+            cpu.awake(|cpu| model.decoder.step(cpu, &Batch { tokens, spans: &spans, wanted: &wanted }))?;
+            *len += tokens.len();
+        }
+        Ok(Logits(Zeroizing::new(cpu.scores()?.to_vec())))
     }
 }
 
@@ -134,15 +147,6 @@ impl Logits {
     pub fn dangerous_values(&self) -> &[f32] {
         &self.0
     }
-}
-
-/// The threads that share the work of a step.
-pub(crate) fn thread_pool(threads: usize) -> Result<rayon::ThreadPool, Error> {
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(|n| format!("inference-{n}"))
-        .build();
-    pool.map_err(|error| Error::Threads(error.to_string()))
 }
 
 #[cfg(test)]
@@ -172,8 +176,8 @@ mod tests {
     #[test]
     fn chunks_and_single_tokens_give_the_same_scores() {
         let model = load(tiny_model()).unwrap();
-        let prompt = model.prompt(&message(&"long prompt ".repeat(12))).unwrap();
-        assert!(prompt.len() > 2 * PREFILL_CHUNK);
+        let prompt = model.prompt(&message(&"long prompt ".repeat(18))).unwrap();
+        assert!(prompt.len() > PREFILL_CHUNK);
         let together = Sequence::new(&model, 1).unwrap().push(&prompt).unwrap();
         let mut sequence = Sequence::new(&model, 1).unwrap();
         let mut last = None;

@@ -2,9 +2,12 @@
 #![expect(missing_debug_implementations, reason = "requests and events carry secrets")]
 
 use crate::error::SubmitError;
+use crate::sampler::TokenMask;
+use crate::scored::TokenLogprobs;
 use crate::secret::SecretString;
 use std::ops::ControlFlow;
 use std::time::Instant;
+use zeroize::Zeroizing;
 
 /// Messages per request: bounds the work of the chat template.
 pub const MAX_MESSAGES: usize = 1024;
@@ -16,6 +19,16 @@ pub const MAX_STOP_STRINGS: usize = 16;
 pub const MAX_STOP_BYTES: usize = 512;
 /// As in the OpenAI API.
 pub const MAX_TEMPERATURE: f32 = 2.0;
+/// Presence and frequency penalties and their negatives, as in the OpenAI API.
+pub const MAX_PENALTY: f32 = 2.0;
+/// Above 2 answers are noise.
+pub const MAX_REPETITION_PENALTY: f32 = 2.0;
+/// Tokens with a bias: each costs a little with every token. The OpenAI API allows 300.
+pub const MAX_LOGIT_BIAS: usize = 1024;
+/// Biases and their negatives, as in the OpenAI API: enough to ban a token or to force it.
+pub const MAX_BIAS: f32 = 100.0;
+/// As in the OpenAI API.
+pub const MAX_TOP_LOGPROBS: usize = 20;
 
 /// Who speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,8 +61,18 @@ pub struct Message {
     pub content: SecretString,
 }
 
-/// A conversation to be continued.
-#[derive(Clone)]
+/// Who asks: requests of one client share its part of the engine. Only compared; what it is made of is the caller's
+/// business, as long as different clients have different ones.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClientId(pub [u8; 32]);
+
+/// Part of the key under which the engine keeps what it computed for a prompt. Requests with the same one find each
+/// other's prefixes, and can tell by the time an answer takes that somebody had the same: so give it only to requests
+/// that may know of each other.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CacheSalt(pub [u8; 32]);
+
+/// A conversation to be continued. Fields have the names of the OpenAI API, or of vLLM where that has none.
 pub struct GenerateRequest {
     /// The conversation.
     pub messages: Vec<Message>,
@@ -57,14 +80,38 @@ pub struct GenerateRequest {
     pub max_tokens: Option<usize>,
     /// 0 always takes the most likely token; 1 samples by the model's probabilities; at most [`MAX_TEMPERATURE`].
     pub temperature: f32,
+    /// Samples among that many most likely tokens; among all if not given. At least 1.
+    pub top_k: Option<usize>,
     /// Samples among the most likely tokens that together have this probability; above 0, at most 1.
     pub top_p: f32,
+    /// Samples among tokens that have at least this share of the probability of the most likely one; 0 to 1.
+    pub min_p: f32,
+    /// Makes tokens that are in the answer less likely; up to [`MAX_PENALTY`], or more likely down to its negative.
+    pub presence_penalty: f32,
+    /// The same, as often as they are in it.
+    pub frequency_penalty: f32,
+    /// Above 1 makes tokens that are in the prompt or in the answer less likely, below 1 more likely; above 0, at most
+    /// [`MAX_REPETITION_PENALTY`].
+    pub repetition_penalty: f32,
+    /// Added to the scores of tokens, by id; at most [`MAX_LOGIT_BIAS`] different ones, each with at most [`MAX_BIAS`] or its
+    /// negative.
+    pub logit_bias: Zeroizing<Vec<(u32, f32)>>,
     /// The same seed gives the same answer. Random if not given.
     pub seed: Option<u64>,
+    /// Whether to report how likely each token of the answer was.
+    pub logprobs: bool,
+    /// For how many of the most likely tokens to report it too, at each place; at most [`MAX_TOP_LOGPROBS`].
+    pub top_logprobs: usize,
     /// Texts that end the answer; they are not part of it.
     pub stop: Vec<SecretString>,
+    /// Rules for the answer, token by token.
+    pub mask: Option<Box<dyn TokenMask>>,
     /// When the answer is of no use any more.
     pub deadline: Option<Instant>,
+    /// Whose turn it is; requests without one share one turn.
+    pub client: Option<ClientId>,
+    /// With whom prefixes of the prompt are shared; with nobody, not even a request of the same client, if not given.
+    pub cache_salt: Option<CacheSalt>,
 }
 
 impl GenerateRequest {
@@ -74,10 +121,21 @@ impl GenerateRequest {
             messages,
             max_tokens: None,
             temperature: 1.0,
+            top_k: None,
             top_p: 1.0,
+            min_p: 0.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            repetition_penalty: 1.0,
+            logit_bias: Zeroizing::default(),
             seed: None,
+            logprobs: false,
+            top_logprobs: 0,
             stop: Vec::new(),
+            mask: None,
             deadline: None,
+            client: None,
+            cache_salt: None,
         }
     }
 
@@ -85,12 +143,27 @@ impl GenerateRequest {
     pub(crate) fn check(&self) -> Result<(), SubmitError> {
         let bytes: usize = self.messages.iter().map(|message| message.content.len()).sum();
         let stop_fits = |stop: &SecretString| (1..=MAX_STOP_BYTES).contains(&stop.len());
+        let bias_fits = |(_, bias): &(u32, f32)| bias.abs() <= MAX_BIAS;
         let checks = [
             ("messages", "must have 1 to 1024 entries", (1..=MAX_MESSAGES).contains(&self.messages.len())),
             ("messages", "must have at most 1 MiB of text", bytes <= MAX_PROMPT_BYTES),
             ("max_tokens", "must be at least 1", self.max_tokens != Some(0)),
             ("temperature", "must be between 0 and 2", (0.0..=MAX_TEMPERATURE).contains(&self.temperature)),
+            ("top_k", "must be at least 1", self.top_k != Some(0)),
             ("top_p", "must be above 0 and at most 1", self.top_p > 0.0 && self.top_p <= 1.0),
+            ("min_p", "must be between 0 and 1", (0.0..=1.0).contains(&self.min_p)),
+            ("presence_penalty", "must be between -2 and 2", self.presence_penalty.abs() <= MAX_PENALTY),
+            ("frequency_penalty", "must be between -2 and 2", self.frequency_penalty.abs() <= MAX_PENALTY),
+            (
+                "repetition_penalty",
+                "must be above 0 and at most 2",
+                self.repetition_penalty > 0.0 && self.repetition_penalty <= MAX_REPETITION_PENALTY,
+            ),
+            ("logit_bias", "must have at most 1024 entries", self.logit_bias.len() <= MAX_LOGIT_BIAS),
+            ("logit_bias", "must have values between -100 and 100", self.logit_bias.iter().all(bias_fits)),
+            ("logit_bias", "must have each token once", !self.is_biased_twice()),
+            ("top_logprobs", "must be at most 20", self.top_logprobs <= MAX_TOP_LOGPROBS),
+            ("top_logprobs", "goes with logprobs: true only", self.top_logprobs == 0 || self.logprobs),
             ("stop", "must have at most 16 entries", self.stop.len() <= MAX_STOP_STRINGS),
             ("stop", "must have entries of 1 to 512 bytes", self.stop.iter().all(stop_fits)),
         ];
@@ -98,6 +171,14 @@ impl GenerateRequest {
             Some((name, problem, _)) => Err(SubmitError::BadParameter { name, problem }),
             None => Ok(()),
         }
+    }
+
+    fn is_biased_twice(&self) -> bool {
+        let mut tokens: Zeroizing<Vec<u32>> = Zeroizing::new(
+            self.logit_bias.iter().take(MAX_LOGIT_BIAS + 1).map(|(token, _)| *token).collect(),
+        );
+        tokens.sort_unstable();
+        tokens.windows(2).any(|pair| pair.first() == pair.last())
     }
 }
 
@@ -118,6 +199,9 @@ pub enum GenerateEvent {
         text: SecretString,
         /// Tokens generated so far.
         completion_tokens: usize,
+        /// How likely the tokens were whose text begins in this text, if the request asked for it. Empty if they were
+        /// all told before.
+        logprobs: Vec<TokenLogprobs>,
     },
     /// The answer is complete.
     Finished {
@@ -147,6 +231,8 @@ pub enum FinishReason {
 pub enum FailureKind {
     /// The request's deadline passed.
     Deadline,
+    /// The request's rules allowed no token that could follow.
+    NoAllowedToken,
     /// The engine failed.
     Internal,
     /// The engine is shutting down.
@@ -191,10 +277,52 @@ mod tests {
         for top_p in [0.0, -1.0, 1.01, f32::NAN] {
             assert_eq!(refused(|r| r.top_p = top_p), "top_p");
         }
+        assert_eq!(refused(|r| r.top_k = Some(0)), "top_k");
+        assert_eq!(refused(|r| r.top_k = Some(1)), "");
         assert_eq!(refused(|r| r.stop = vec!["x".into(); MAX_STOP_STRINGS]), "");
         assert_eq!(refused(|r| r.stop = vec!["x".into(); MAX_STOP_STRINGS + 1]), "stop");
         assert_eq!(refused(|r| r.stop = vec!["x".repeat(MAX_STOP_BYTES).into()]), "");
         assert_eq!(refused(|r| r.stop = vec!["x".repeat(MAX_STOP_BYTES + 1).into()]), "stop");
         assert_eq!(refused(|r| r.stop = vec!["".into()]), "stop");
+    }
+
+    #[test]
+    fn limits_of_the_numbers_that_change_scores() {
+        for good in [0.0, 1.0] {
+            assert_eq!(refused(|r| r.min_p = good), "");
+        }
+        for bad in [-0.1, 1.01, f32::NAN] {
+            assert_eq!(refused(|r| r.min_p = bad), "min_p");
+        }
+        for good in [-MAX_PENALTY, MAX_PENALTY] {
+            assert_eq!(refused(|r| (r.presence_penalty, r.frequency_penalty) = (good, good)), "");
+        }
+        for bad in [-2.01, 2.01, f32::NAN, f32::INFINITY] {
+            assert_eq!(refused(|r| r.presence_penalty = bad), "presence_penalty");
+            assert_eq!(refused(|r| r.frequency_penalty = bad), "frequency_penalty");
+        }
+        for good in [f32::MIN_POSITIVE, MAX_REPETITION_PENALTY] {
+            assert_eq!(refused(|r| r.repetition_penalty = good), "");
+        }
+        for bad in [0.0, -1.0, 2.01, f32::NAN] {
+            assert_eq!(refused(|r| r.repetition_penalty = bad), "repetition_penalty");
+        }
+    }
+
+    #[test]
+    fn limits_of_bias_and_logprobs() {
+        let biases = |n: u32| Zeroizing::new((0..n).map(|id| (id, 1.0)).collect::<Vec<_>>());
+        assert_eq!(refused(|r| r.logit_bias = biases(1024)), "");
+        assert_eq!(refused(|r| r.logit_bias = biases(1025)), "logit_bias");
+        for good in [-MAX_BIAS, MAX_BIAS] {
+            assert_eq!(refused(|r| r.logit_bias.push((7, good))), "");
+        }
+        for bad in [-100.1, 100.1, f32::NAN, f32::INFINITY] {
+            assert_eq!(refused(|r| r.logit_bias.push((7, bad))), "logit_bias");
+        }
+        assert_eq!(refused(|r| r.logit_bias.extend([(7, 1.0), (8, 1.0), (7, 2.0)])), "logit_bias");
+        assert_eq!(refused(|r| (r.logprobs, r.top_logprobs) = (true, MAX_TOP_LOGPROBS)), "");
+        assert_eq!(refused(|r| (r.logprobs, r.top_logprobs) = (true, MAX_TOP_LOGPROBS + 1)), "top_logprobs");
+        assert_eq!(refused(|r| r.top_logprobs = 1), "top_logprobs");
     }
 }

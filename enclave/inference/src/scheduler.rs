@@ -1,13 +1,26 @@
-//! The engine's thread: rounds in which every running request takes one step.
+//! The engine's thread: continuous batching. In every step all running requests take part, those that write with one token (and
+//! guesses of the next), those that are being read with a piece of their prompt.
 
+use crate::backend::{Backend, Span};
+use crate::blocks::Blocks;
+use crate::cpu::Cpu;
+use crate::decoder::Batch;
+use crate::draft::MAX_DRAFT;
+use crate::error::Error;
+use crate::fairness::Served;
 use crate::model::Model;
 use crate::request::FailureKind;
-use crate::running::{Job, Running};
+use crate::sequence::{Running, Share};
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+/// Rows of a step up to which guesses cost next to nothing: weights are fetched for one row as for these.
+const DRAFT_ROWS: usize = 8;
+/// Tokens of a prompt that are read in a step at least, however many prompts are read at a time.
+const MIN_PIECE: usize = 16;
 
 /// What the engine's thread and its callers share.
 #[derive(Default)]
@@ -18,12 +31,33 @@ pub(crate) struct Shared {
 
 #[derive(Default)]
 pub(crate) struct State {
-    pub(crate) waiting: VecDeque<Job>,
+    pub(crate) waiting: VecDeque<Running>,
     /// Requests accepted and not yet ended, waiting ones included.
     pub(crate) in_flight: usize,
     pub(crate) running: usize,
+    pub(crate) counts: Counts,
     /// Set once: nothing is accepted any more, and what runs at that time fails.
     pub(crate) stop_by: Option<Instant>,
+}
+
+/// What the engine did since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Steps of the model.
+    pub steps: u64,
+    /// Tokens of prompts that were computed.
+    pub prompt_tokens: u64,
+    /// Tokens of prompts that were found in the cache.
+    pub cached_tokens: u64,
+    /// Tokens that were written.
+    pub completion_tokens: u64,
+    /// Requests that gave their memory to others and were computed again.
+    pub preemptions: u64,
+    /// Guesses of tokens, and how many of them came true.
+    pub drafted: u64,
+    /// See `drafted`.
+    pub accepted: u64,
 }
 
 impl Shared {
@@ -36,79 +70,317 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Waits until there is something to do.
-    fn wait(&self, idle: bool) -> MutexGuard<'_, State> {
+    /// Waits until there is something to do, at most until `until`.
+    fn wait(&self, idle: bool, until: Option<Instant>) -> MutexGuard<'_, State> {
         let nothing = |state: &mut State| idle && state.waiting.is_empty() && state.stop_by.is_none();
-        self.changed.wait_while(self.lock(), nothing).unwrap_or_else(PoisonError::into_inner)
+        let state = self.lock();
+        let Some(until) = until else {
+            return self.changed.wait_while(state, nothing).unwrap_or_else(PoisonError::into_inner);
+        };
+        let timeout = until.saturating_duration_since(Instant::now());
+        self.changed.wait_timeout_while(state, timeout, nothing).unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
 /// The state of the engine's thread.
 pub(crate) struct Scheduler<'a> {
-    pub(crate) model: &'a Model,
-    pub(crate) shared: &'a Shared,
-    pub(crate) pool: rayon::ThreadPool,
-    pub(crate) max_running: usize,
+    model: &'a Model,
+    shared: &'a Shared,
+    cpu: Cpu,
+    blocks: Blocks,
+    limits: Limits,
+    /// In the order in which they were admitted: the last gives way first.
     running: Vec<Running>,
+    /// Had to give way; the first goes on first.
+    preempted: VecDeque<Running>,
+    served: Served,
+    counts: Counts,
+    /// Keeps prefixes of this engine apart from those of others.
+    secret: [u8; 32],
+}
+
+/// Limits of a step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) running: usize,
+    /// Rows of a step.
+    pub(crate) tokens: usize,
+    pub(crate) drafts: bool,
 }
 
 impl<'a> Scheduler<'a> {
     pub(crate) fn new(
         model: &'a Model,
         shared: &'a Shared,
-        pool: rayon::ThreadPool,
-        max_running: usize,
+        (cpu, blocks): (Cpu, usize),
+        limits: Limits,
+        secret: [u8; 32],
     ) -> Self {
-        Self { model, shared, pool, max_running, running: Vec::new() }
+        Self {
+            model,
+            shared,
+            cpu,
+            blocks: Blocks::new(blocks),
+            limits,
+            running: Vec::new(),
+            preempted: VecDeque::new(),
+            served: Served::default(),
+            counts: Counts::default(),
+            secret,
+        }
     }
 
     /// Works until the engine is stopped and all requests have ended.
     pub(crate) fn run(mut self) {
         loop {
-            let (admitted, waiting, stop_by) = self.next_round();
-            self.running.extend(admitted.into_iter().map(|job| Running::new(job, self.model)));
+            let (mut waiting, stop_by) = self.next_round();
             match stop_by {
-                Some(_) => self.fail_waiting(waiting),
-                None => self.poll_waiting(waiting),
+                Some(_) => self.fail_waiting(&mut waiting),
+                None => self.admit(&mut waiting),
             }
+            self.poll_all(&mut waiting);
+            self.keep_waiting(waiting);
             if stop_by.is_some_and(|deadline| Instant::now() >= deadline || self.running.is_empty()) {
                 return self.fail_running();
             }
-            self.step_all();
+            self.step();
+            self.tidy();
+            self.report(&mut self.shared.lock());
         }
     }
 
-    /// Waits for work; gives the requests that start now, those that wait on, and whether to stop.
-    fn next_round(&mut self) -> (Vec<Job>, VecDeque<Job>, Option<Instant>) {
-        let mut state = self.shared.wait(self.running.is_empty());
-        let places =
-            if state.stop_by.is_some() { 0 } else { self.max_running.saturating_sub(self.running.len()) };
-        let starting = places.min(state.waiting.len());
-        let admitted = state.waiting.drain(..starting).collect();
-        state.running = self.running.len() + starting;
-        (admitted, std::mem::take(&mut state.waiting), state.stop_by)
+    /// Waits for work; gives the requests that wait, and whether to stop.
+    fn next_round(&mut self) -> (VecDeque<Running>, Option<Instant>) {
+        let idle = self.running.is_empty() && self.preempted.is_empty();
+        let mut state = self.shared.wait(idle, self.blocks.expires());
+        (std::mem::take(&mut state.waiting), state.stop_by)
     }
 
-    /// Drops waiting requests that are late or unwanted; the rest keeps its order, before what came meanwhile.
-    fn poll_waiting(&mut self, mut waiting: VecDeque<Job>) {
-        if waiting.is_empty() {
-            return;
-        }
-        let before = waiting.len();
+    /// Drops waiting and preempted requests that are late or unwanted.
+    fn poll_all(&mut self, waiting: &mut VecDeque<Running>) {
         let now = Instant::now();
-        waiting.retain_mut(|job| guarded(|| job.poll(now)).is_some_and(|flow| flow.is_continue()));
+        let before = waiting.len() + self.preempted.len();
+        for list in [&mut *waiting, &mut self.preempted] {
+            list.retain_mut(|job| match guarded(|| job.poll(now)) {
+                Some(flow) => flow.is_continue(),
+                None => {
+                    guarded(|| job.fail(FailureKind::Internal));
+                    false
+                }
+            });
+        }
+        self.ended(before - waiting.len() - self.preempted.len());
+    }
+
+    fn ended(&self, count: usize) {
         let mut state = self.shared.lock();
-        state.in_flight -= before - waiting.len();
+        state.in_flight -= count;
+        self.report(&mut state);
+    }
+
+    /// Puts back what still waits, before what came meanwhile.
+    fn keep_waiting(&mut self, mut waiting: VecDeque<Running>) {
+        self.served.retain(self.running.iter().chain(&self.preempted).chain(&waiting).map(Running::client));
+        let mut state = self.shared.lock();
         waiting.append(&mut state.waiting);
         state.waiting = waiting;
+        self.report(&mut state);
+    }
+
+    fn report(&self, state: &mut State) {
+        state.running = self.running.len();
+        state.counts = self.counts;
+    }
+
+    /// Lets requests in while there are places and memory: those first that gave way, then those of the client that was served
+    /// least.
+    fn admit(&mut self, waiting: &mut VecDeque<Running>) {
+        waiting.iter().for_each(|job| self.served.greet(job.client()));
+        while self.running.len() < self.limits.running {
+            let next = if self.preempted.is_empty() {
+                self.served.least(waiting.iter().map(Running::client)).and_then(|index| waiting.remove(index))
+            } else {
+                self.preempted.pop_front()
+            };
+            let Some(mut next) = next else { return };
+            next.adopt(&mut self.blocks, &self.secret);
+            let room = self.blocks.available() >= next.missing_blocks(next.uncomputed() + 1);
+            if !room && !self.running.is_empty() {
+                next.release(&mut self.blocks, Instant::now());
+                self.preempted.push_front(next);
+                return;
+            }
+            self.counts.cached_tokens += next.computed() as u64;
+            self.running.push(next);
+        }
+    }
+
+    /// One step of the model, and what comes of it.
+    fn step(&mut self) {
+        self.drop_late();
+        let shares = self.shares();
+        if shares.is_empty() {
+            return;
+        }
+        let computed = guarded(|| self.compute(&shares));
+        let mut ends = vec![None; self.running.len()];
+        if matches!(computed, Some(Ok(()))) {
+            self.advance(&shares, &mut ends);
+        } else {
+            shares.iter().for_each(|(index, _)| ends[*index] = Some(End::Failed));
+        }
+        self.counts.steps += 1;
+        let mut ends = ends.into_iter();
+        self.remove(|_| ends.next().flatten());
+    }
+
+    fn drop_late(&mut self) {
+        let now = Instant::now();
+        self.remove(|job| match guarded(|| job.is_late(now)) {
+            Some(late) => late.then_some(End::Told),
+            None => Some(End::Failed),
+        });
+    }
+
+    /// Takes out the requests that ended.
+    fn remove(&mut self, mut end: impl FnMut(&mut Running) -> Option<End>) {
+        let now = Instant::now();
+        let before = self.running.len();
+        let blocks = &mut self.blocks;
+        self.running.retain_mut(|job| {
+            let Some(end) = end(job) else { return true };
+            if matches!(end, End::Failed) {
+                guarded(|| job.fail(FailureKind::Internal));
+            }
+            job.release(blocks, now);
+            false
+        });
+        self.ended(before - self.running.len());
+    }
+
+    /// What each running request does in the next step, by its index. Makes room in the cache for it.
+    fn shares(&mut self) -> Vec<(usize, Share)> {
+        let decoding = self.running.iter().filter(|job| job.is_decoding()).count();
+        let reading = self.running.len() - decoding;
+        let piece = (self.limits.tokens.saturating_sub(decoding) / reading.max(1)).max(MIN_PIECE);
+        let mut drafts =
+            if self.limits.drafts && reading == 0 { DRAFT_ROWS.saturating_sub(decoding) } else { 0 };
+        let mut shares = Vec::new();
+        let mut index = 0;
+        while index < self.running.len() {
+            let job = &mut self.running[index];
+            let share = job.share(piece, if job.is_decoding() { drafts.min(MAX_DRAFT) } else { 0 });
+            if !self.make_room(index, share.tokens.len()) {
+                continue; // it gave way itself
+            }
+            drafts = drafts.saturating_sub(share.wanted.saturating_sub(1));
+            shares.push((index, share));
+            index += 1;
+        }
+        shares
+    }
+
+    /// Gives a request the blocks that it needs for `tokens` more. Others give way, the last first; perhaps the request itself.
+    fn make_room(&mut self, index: usize, tokens: usize) -> bool {
+        let wanted = self.running[index].missing_blocks(tokens);
+        for _ in 0..wanted {
+            let block = loop {
+                if let Some(block) = self.blocks.take() {
+                    break block;
+                }
+                self.blocks.reclaim(wanted);
+                if self.blocks.dirty().is_empty() {
+                    let last = self.running.len() - 1;
+                    self.preempt();
+                    if last == index {
+                        return false;
+                    }
+                }
+                self.wipe();
+            };
+            self.running[index].add_block(block);
+        }
+        true
+    }
+
+    fn preempt(&mut self) {
+        if let Some(mut job) = self.running.pop() {
+            job.release(&mut self.blocks, Instant::now());
+            self.preempted.push_front(job);
+            self.counts.preemptions += 1;
+        }
+    }
+
+    fn wipe(&mut self) {
+        if !self.blocks.dirty().is_empty() && self.cpu.wipe(self.blocks.dirty()).is_ok() {
+            self.blocks.wiped();
+        }
+    }
+
+    fn compute(&mut self, shares: &[(usize, Share)]) -> Result<(), Error> {
+        let mut tokens =
+            crate::secret::Tokens::with_capacity(shares.iter().map(|(_, share)| share.tokens.len()).sum());
+        let (mut spans, mut wanted) = (Vec::new(), Vec::new());
+        for (index, share) in shares {
+            let (row, rows) = (tokens.len(), share.tokens.len());
+            share.tokens.as_slice().iter().for_each(|id| tokens.push(*id));
+            let job = &self.running[*index];
+            spans.push(Span { row, rows, position: job.computed(), table: job.table() });
+            wanted.extend(row + rows - share.wanted..row + rows);
+        }
+        let batch = Batch { tokens: tokens.as_slice(), spans: &spans, wanted: &wanted };
+        self.cpu.awake(|cpu| self.model.decoder.step(cpu, &batch))
+    }
+
+    /// Hands each request its scores.
+    fn advance(&mut self, shares: &[(usize, Share)], ends: &mut [Option<End>]) {
+        let vocabulary = self.model.decoder.spec().sizes.vocabulary;
+        let Ok(mut scores) = self.cpu.scores() else {
+            shares.iter().for_each(|(index, _)| ends[*index] = Some(End::Failed));
+            return;
+        };
+        for (index, share) in shares {
+            let (ours, rest) = scores.split_at(share.wanted * vocabulary);
+            scores = rest;
+            let job = &mut self.running[*index];
+            let before = (job.computed(), job.completion_tokens());
+            let flow = guarded(|| job.advance(share, ours, self.model));
+            ends[*index] = match flow {
+                Some(Ok(ControlFlow::Continue(()))) => None,
+                Some(Ok(ControlFlow::Break(()))) => Some(End::Told),
+                Some(Err(_)) | None => Some(End::Failed),
+            };
+            let written = job.completion_tokens() - before.1;
+            let drafted = share.wanted.saturating_sub(1);
+            self.counts.completion_tokens += written as u64;
+            self.counts.drafted += drafted as u64;
+            self.counts.accepted += written.saturating_sub(1).min(drafted) as u64;
+            if before.1 == 0 {
+                self.counts.prompt_tokens += (share.tokens.len() - drafted) as u64;
+            }
+            self.served.add(job.client(), share.tokens.len());
+            if ends[*index].is_none() {
+                job.publish(before.0, &mut self.blocks, &self.secret);
+            }
+        }
+    }
+
+    /// Leaves nothing behind of those that went.
+    fn tidy(&mut self) {
+        self.blocks.expire(Instant::now());
+        self.wipe();
+        if self.running.is_empty() {
+            self.cpu.wipe_rows();
+        }
     }
 
     /// Fails requests that wait while the engine stops.
-    fn fail_waiting(&mut self, mut waiting: VecDeque<Job>) {
-        for job in &mut waiting {
+    fn fail_waiting(&mut self, waiting: &mut VecDeque<Running>) {
+        let count = waiting.len() + self.preempted.len();
+        for mut job in waiting.drain(..).chain(self.preempted.drain(..)) {
             guarded(|| job.fail(FailureKind::Stopping));
         }
-        self.shared.lock().in_flight -= waiting.len();
+        self.ended(count);
     }
 
     /// Fails requests that run on when the engine stops for good.
@@ -121,23 +393,15 @@ impl<'a> Scheduler<'a> {
         state.in_flight = 0;
         state.running = 0;
     }
+}
 
-    /// One step of each running request; drops those that ended.
-    fn step_all(&mut self) {
-        let before = self.running.len();
-        let (model, pool) = (self.model, &self.pool);
-        self.running.retain_mut(|running| match guarded(|| running.step(model, pool)) {
-            Some(Ok(ControlFlow::Continue(()))) => true,
-            Some(Ok(ControlFlow::Break(()))) => false,
-            Some(Err(_)) | None => {
-                guarded(|| running.fail(FailureKind::Internal));
-                false
-            }
-        });
-        let mut state = self.shared.lock();
-        state.in_flight -= before - self.running.len();
-        state.running = self.running.len();
-    }
+/// How a request ended.
+#[derive(Clone, Copy)]
+enum End {
+    /// Its sink knows, or is gone.
+    Told,
+    /// Its sink is to be told.
+    Failed,
 }
 
 /// Runs what may panic (the model, a sink) so that one request fails instead of all.

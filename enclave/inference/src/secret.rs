@@ -1,7 +1,7 @@
 //! Text and token ids that belong to a client: no `Debug`, no `Display`, wiped when dropped.
 #![expect(missing_debug_implementations, reason = "secrets must not be printable")]
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Text of a prompt or an answer. Wiped when dropped; cannot be formatted.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -86,9 +86,31 @@ pub(crate) fn append(secret: &mut Zeroizing<String>, text: &str) {
     secret.push_str(text);
 }
 
+/// Appends to a secret list without leaving a copy of its old buffer behind when it has to grow.
+pub(crate) fn push<T: Zeroize>(secret: &mut Zeroizing<Vec<T>>, value: T) {
+    make_room(secret);
+    secret.push(value);
+}
+
+/// Room for one more, without leaving a copy of the old buffer behind.
+pub(crate) fn make_room<T: Zeroize>(secret: &mut Zeroizing<Vec<T>>) {
+    if secret.len() == secret.capacity() {
+        let mut grown = Zeroizing::new(Vec::with_capacity((2 * secret.len()).max(16)));
+        grown.append(secret);
+        *secret = grown; // the old buffer is wiped, all of its capacity
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_grow_and_keep_what_is_in_them() {
+        let mut secret = Zeroizing::new(Vec::new());
+        (0..100_u32).for_each(|value| push(&mut secret, value));
+        assert!(secret.iter().copied().eq(0..100));
+    }
 
     #[test]
     fn append_grows_and_keeps_the_text() {

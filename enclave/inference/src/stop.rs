@@ -26,7 +26,9 @@ impl StopMatcher {
     /// Takes a piece; holds back what may be the beginning of a stop string.
     pub(crate) fn push(&mut self, piece: &str) -> Passed {
         append(&mut self.held, piece);
-        let found = self.stops.iter().filter_map(|stop| self.held.find(stop.expose())).min();
+        // The stop that ends first, of several the longest: so it does not matter how the text was cut into pieces.
+        let find = |stop: &SecretString| self.held.find(stop.expose()).map(|at| (at + stop.len(), at));
+        let found = self.stops.iter().filter_map(find).min().map(|(_, at)| at);
         let end = found.unwrap_or_else(|| self.held.len() - self.pending());
         let text = SecretString::from(self.held.get(..end).unwrap_or_default());
         let rest = self.held.get(end..).unwrap_or_default().to_owned();
@@ -101,5 +103,37 @@ mod tests {
         assert_eq!(matcher.push("abcS").text.expose(), "abc");
         assert_eq!(matcher.push("T").text.expose(), "");
         assert_eq!(matcher.push("x").text.expose(), "STx");
+    }
+
+    #[test]
+    fn how_the_text_is_cut_does_not_matter() {
+        let mut state = 7_u32;
+        let mut below = |n: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) % n
+        };
+        let mut stopped = 0;
+        for _ in 0..3000 {
+            let mut text = |longest| -> String {
+                (0..1 + below(longest)).map(|_| ['a', 'b', '\u{e9}'][below(3) as usize]).collect()
+            };
+            let (stops, text) = ([text(4), text(4), text(5)], text(14));
+            let stops: Vec<&str> = stops.iter().map(String::as_str).collect();
+            // The shortest beginning of the text that ends with a stop, without the longest that it ends with.
+            let ends = text.char_indices().map(|(at, c)| &text[..at + c.len_utf8()]);
+            let cuts =
+                ends.filter_map(|begin| stops.iter().filter_map(|stop| begin.strip_suffix(stop)).min());
+            let wanted = cuts.map(str::to_owned).next();
+            let wanted = wanted.map_or((text.clone(), false), |cut| (cut, true));
+            for size in 1..=4 {
+                let characters: Vec<char> = text.chars().collect();
+                let pieces: Vec<String> =
+                    characters.chunks(size).map(|piece| piece.iter().collect()).collect();
+                let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+                assert_eq!(run(&stops, &pieces), wanted, "{stops:?} {pieces:?}");
+            }
+            stopped += u32::from(wanted.1);
+        }
+        assert!((500..2900).contains(&stopped), "{stopped}");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use cocoon_inference::{FailureKind, FinishReason, GenerateEvent, SecretString};
+use cocoon_inference::{FailureKind, FinishReason, GenerateEvent, SecretString, TokenLogprobs};
 use http::{Response, StatusCode};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::chat_request::ChatRequest;
 use super::error::ApiError;
+use super::logprobs;
 use super::respond::{Body, done, event, event_stream, json_response};
 use crate::Enclave;
 
@@ -26,7 +27,8 @@ pub(super) async fn answer(
     deadline: Instant,
 ) -> Result<Response<Body>, ApiError> {
     let head = Head::new(enclave, wanted.model)?;
-    let (stream, include_usage) = (wanted.stream, wanted.include_usage);
+    let (stream, include_usage, with_logprobs) =
+        (wanted.stream, wanted.include_usage, wanted.generate.logprobs);
     // At most as many events as the answer has tokens wait here for a slow client.
     let (sender, receiver) = mpsc::unbounded_channel();
     let sink = move |event: GenerateEvent| {
@@ -53,7 +55,7 @@ pub(super) async fn answer(
     if stream {
         return Ok(streamed(head, receiver, include_usage));
     }
-    collected(&head, receiver).await
+    collected(&head, receiver, with_logprobs).await
 }
 
 /// What every chunk of an answer says.
@@ -83,8 +85,10 @@ impl Head {
         event(&chunk)
     }
 
-    fn delta(&self, delta: &Value, finish_reason: Option<&str>) -> Bytes {
-        self.chunk(&json!([{ "index": 0, "delta": delta, "finish_reason": finish_reason }]), &Value::Null)
+    fn delta(&self, delta: &Value, logprobs: Option<&Value>, finish_reason: Option<&str>) -> Bytes {
+        let choice =
+            json!({ "index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason });
+        self.chunk(&json!([choice]), &Value::Null)
     }
 }
 
@@ -108,6 +112,10 @@ fn failure(kind: FailureKind) -> ApiError {
         FailureKind::Stopping => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the enclave is stopping")
             .code("stopping")
             .retry_after(1),
+        FailureKind::NoAllowedToken => {
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "the format that was asked for allows no answer")
+                .code("no_allowed_token")
+        }
         FailureKind::Internal | _ => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the engine failed"),
     }
 }
@@ -119,7 +127,7 @@ fn streamed(
 ) -> Response<Body> {
     let (sender, receiver) = mpsc::unbounded_channel();
     tokio::spawn(async move {
-        let mut chunks = vec![head.delta(&json!({ "role": "assistant", "content": "" }), None)];
+        let mut chunks = vec![head.delta(&json!({ "role": "assistant", "content": "" }), None, None)];
         loop {
             for chunk in chunks.drain(..) {
                 if sender.send(chunk).is_err() {
@@ -140,9 +148,12 @@ fn streamed(
 fn stream_chunks(head: &Head, event_of_engine: GenerateEvent, include_usage: bool) -> Vec<Bytes> {
     match event_of_engine {
         GenerateEvent::Working => Vec::new(),
-        GenerateEvent::Text { text, .. } => vec![head.delta(&json!({ "content": text.expose() }), None)],
+        GenerateEvent::Text { text, logprobs, .. } => {
+            let logprobs = (!logprobs.is_empty()).then(|| logprobs::of(&logprobs));
+            vec![head.delta(&json!({ "content": text.expose() }), logprobs.as_ref(), None)]
+        }
         GenerateEvent::Finished { reason, prompt_tokens, completion_tokens } => {
-            let mut chunks = vec![head.delta(&json!({}), Some(finish_reason(reason)))];
+            let mut chunks = vec![head.delta(&json!({}), None, Some(finish_reason(reason)))];
             if include_usage {
                 chunks.push(head.chunk(&json!([]), &usage(prompt_tokens, completion_tokens)));
             }
@@ -156,19 +167,25 @@ fn stream_chunks(head: &Head, event_of_engine: GenerateEvent, include_usage: boo
 async fn collected(
     head: &Head,
     mut events: mpsc::UnboundedReceiver<GenerateEvent>,
+    with_logprobs: bool,
 ) -> Result<Response<Body>, ApiError> {
     let mut pieces: Vec<SecretString> = Vec::new();
+    let mut scored: Vec<TokenLogprobs> = Vec::new();
     loop {
         match events.recv().await {
-            Some(GenerateEvent::Text { text, .. }) => pieces.push(text),
+            Some(GenerateEvent::Text { text, logprobs, .. }) => {
+                pieces.push(text);
+                scored.extend(logprobs);
+            }
             Some(GenerateEvent::Working) => {}
             Some(GenerateEvent::Finished { reason, prompt_tokens, completion_tokens }) => {
                 let mut content =
                     Zeroizing::new(String::with_capacity(pieces.iter().map(SecretString::len).sum()));
                 pieces.iter().for_each(|piece| content.push_str(piece.expose()));
-                let message = json!({ "role": "assistant", "content": *content });
-                let choice =
-                    json!({ "index": 0, "message": message, "finish_reason": finish_reason(reason) });
+                let choice = json!({
+                    "index": 0, "message": { "role": "assistant", "content": *content },
+                    "logprobs": with_logprobs.then(|| logprobs::of(&scored)), "finish_reason": finish_reason(reason),
+                });
                 let Head { id, created, model } = head;
                 let answer = json!({
                     "id": id, "object": "chat.completion", "created": created, "model": model,

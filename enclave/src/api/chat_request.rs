@@ -2,6 +2,7 @@
 
 use cocoon_inference::{GenerateRequest, Message, Role, SecretString};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::error::ApiError;
 use super::json::Object;
@@ -22,12 +23,7 @@ pub(crate) fn parse(body: &[u8]) -> Result<ChatRequest, ApiError> {
     generate.max_tokens = max_tokens(&mut object)?;
     generate.stop = stop(&mut object)?;
     generate.seed = seed(&mut object)?;
-    if let Some(temperature) = ratio(&mut object, "temperature")? {
-        generate.temperature = temperature;
-    }
-    if let Some(top_p) = ratio(&mut object, "top_p")? {
-        generate.top_p = top_p;
-    }
+    sampling(&mut object, &mut generate)?;
     let stream = object.flag("stream")?.unwrap_or(false);
     let include_usage = stream_options(&mut object, stream)?;
     // A name for the end user: allowed, and used for nothing.
@@ -105,6 +101,57 @@ fn stop(object: &mut Object) -> Result<Vec<SecretString>, ApiError> {
     }
 }
 
+/// Everything that says how tokens are chosen. The engine checks the ranges.
+fn sampling(object: &mut Object, generate: &mut GenerateRequest) -> Result<(), ApiError> {
+    for (name, field) in [
+        ("temperature", &mut generate.temperature),
+        ("top_p", &mut generate.top_p),
+        ("min_p", &mut generate.min_p),
+        ("presence_penalty", &mut generate.presence_penalty),
+        ("frequency_penalty", &mut generate.frequency_penalty),
+        ("repetition_penalty", &mut generate.repetition_penalty),
+    ] {
+        if let Some(value) = ratio(object, name)? {
+            *field = value;
+        }
+    }
+    generate.top_k = top_k(object)?;
+    generate.logit_bias = logit_bias(object)?;
+    generate.logprobs = object.flag("logprobs")?.unwrap_or(false);
+    // What does not fit is too many all the same.
+    let top_logprobs = object.count("top_logprobs")?.unwrap_or(0);
+    generate.top_logprobs = usize::try_from(top_logprobs).unwrap_or(usize::MAX);
+    Ok(())
+}
+
+/// A number of tokens; 0 and -1 mean all, as vLLM's clients write it.
+fn top_k(object: &mut Object) -> Result<Option<usize>, ApiError> {
+    let Some(value) = object.take("top_k") else { return Ok(None) };
+    if matches!(value.as_i64(), Some(0 | -1)) {
+        return Ok(None);
+    }
+    let k = value.as_u64().ok_or_else(|| object.wrong("top_k", "must be a whole number, or -1 for all"))?;
+    Ok(Some(usize::try_from(k).unwrap_or(usize::MAX)))
+}
+
+/// An object of token ids, in decimal, with numbers.
+fn logit_bias(object: &mut Object) -> Result<Zeroizing<Vec<(u32, f32)>>, ApiError> {
+    const PROBLEM: &str = "must be an object of token ids with numbers";
+    let mut biases = Zeroizing::new(Vec::new());
+    let Some(value) = object.take("logit_bias") else { return Ok(biases) };
+    let Value::Object(entries) = value else { return Err(object.wrong("logit_bias", PROBLEM)) };
+    biases.reserve_exact(entries.len());
+    for (id, bias) in &entries {
+        // Written in one way only, so that no token is there twice.
+        let id: Option<u32> = id.parse().ok().filter(|parsed: &u32| parsed.to_string() == *id);
+        let Some((id, bias)) = id.zip(bias.as_f64()) else {
+            return Err(object.wrong("logit_bias", PROBLEM));
+        };
+        biases.push((id, narrow(bias)));
+    }
+    Ok(biases)
+}
+
 /// Any 64-bit integer, negative ones too.
 fn seed(object: &mut Object) -> Result<Option<u64>, ApiError> {
     let to_seed = |value: Value| value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned));
@@ -114,13 +161,16 @@ fn seed(object: &mut Object) -> Result<Option<u64>, ApiError> {
         .transpose()
 }
 
-/// The engine checks the range.
+fn ratio(object: &mut Object, name: &str) -> Result<Option<f32>, ApiError> {
+    Ok(object.number(name)?.map(narrow))
+}
+
 #[expect(
     clippy::cast_possible_truncation,
     reason = "a temperature has few digits, and what is out of range stays out of range"
 )]
-fn ratio(object: &mut Object, name: &str) -> Result<Option<f32>, ApiError> {
-    Ok(object.number(name)?.map(|number| number as f32))
+fn narrow(number: f64) -> f32 {
+    number as f32
 }
 
 fn stream_options(object: &mut Object, stream: bool) -> Result<bool, ApiError> {
@@ -138,14 +188,11 @@ fn stream_options(object: &mut Object, stream: bool) -> Result<bool, ApiError> {
 fn neutral(object: &mut Object) -> Result<(), ApiError> {
     let asks_for_nothing = |name: &str, value: &Value| match name {
         "n" => value.as_u64() == Some(1),
-        "presence_penalty" | "frequency_penalty" => value.as_f64() == Some(0.0),
         "response_format" => value.get("type").and_then(Value::as_str) == Some("text"),
         "tools" => value.as_array().is_some_and(Vec::is_empty),
         _ => value.as_bool() == Some(false),
     };
-    for name in
-        ["n", "presence_penalty", "frequency_penalty", "response_format", "tools", "logprobs", "store"]
-    {
+    for name in ["n", "response_format", "tools", "store"] {
         if let Some(value) = object.take(name)
             && !asks_for_nothing(name, &value)
         {
@@ -196,6 +243,25 @@ mod tests {
     }
 
     #[test]
+    fn everything_that_says_how_tokens_are_chosen_is_read() {
+        let request = json!({
+            "model": "m", "messages": [], "temperature": 0.5, "top_p": 0.25, "top_k": 40, "min_p": 0.125,
+            "presence_penalty": -1, "frequency_penalty": 1.5, "repetition_penalty": 1.25,
+            "logit_bias": { "0": -100, "4294967295": 0.5 }, "logprobs": true, "top_logprobs": 3,
+        });
+        let read = parse_json(&request).ok().unwrap().generate;
+        assert_eq!((read.temperature, read.top_p, read.top_k, read.min_p), (0.5, 0.25, Some(40), 0.125));
+        let penalties = (read.presence_penalty, read.frequency_penalty, read.repetition_penalty);
+        assert_eq!(penalties, (-1.0, 1.5, 1.25));
+        assert_eq!(*read.logit_bias, [(0, -100.0), (u32::MAX, 0.5)]);
+        assert_eq!((read.logprobs, read.top_logprobs), (true, 3));
+        for all in [json!(0), json!(-1), Value::Null] {
+            let request = json!({ "model": "m", "messages": [], "top_k": all });
+            assert_eq!(parse_json(&request).ok().unwrap().generate.top_k, None);
+        }
+    }
+
+    #[test]
     fn names_the_field_that_is_wrong() {
         let is = |name: &str, value: Value, param: &str, code: &str| {
             assert_eq!(refused(name, value), (param.to_owned(), code.to_owned()));
@@ -227,7 +293,26 @@ mod tests {
         is("stream_options", json!({}), "stream_options", "invalid_value");
         is("user", json!(1), "user", "invalid_value");
         is("n", json!(2), "n", "unsupported_value");
-        is("logprobs", json!(true), "logprobs", "unsupported_value");
+        is("logprobs", json!(1), "logprobs", "invalid_value");
+        is("top_logprobs", json!("secret"), "top_logprobs", "invalid_value");
+        is("top_logprobs", json!(-1), "top_logprobs", "invalid_value");
+        is("top_k", json!(-2), "top_k", "invalid_value");
+        is("top_k", json!(1.5), "top_k", "invalid_value");
+        for name in ["min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"] {
+            is(name, json!("secret"), name, "invalid_value");
+        }
+        for bias in [
+            json!([1]),
+            json!({ "secret": 1 }),
+            json!({ "1": "secret" }),
+            json!({ "-1": 1 }),
+            json!({ "4294967296": 1 }),
+            json!({ "01": 1 }),
+            json!({ "+1": 1 }),
+            json!({ "1": null }),
+        ] {
+            is("logit_bias", bias, "logit_bias", "invalid_value");
+        }
         is("tools", json!([{ "secret": 1 }]), "tools", "unsupported_value");
         is("response_format", json!({ "type": "json_object" }), "response_format", "unsupported_value");
         is("best_of", json!(1), "best_of", "unsupported_parameter");

@@ -11,6 +11,7 @@ mod chat;
 mod chat_request;
 mod error;
 mod json;
+mod logprobs;
 mod respond;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,9 +20,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cocoon_attestation::wire::{EPOCH_HEADER, MAX_REQUEST_LEN, REATTEST_PATH, STATUS_PATH};
 use cocoon_channel::session::Session;
+use cocoon_inference::{CacheSalt, ClientId};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
@@ -56,13 +59,17 @@ pub struct Api {
     session: Session,
     limits: Limits,
     last_request: Mutex<Instant>,
+    /// Tells this connection's requests from those of others: for turns, and for prompts that were computed before.
+    client: Option<[u8; 32]>,
 }
 
 impl Api {
     /// The API for the client at the other end of `session`.
     #[must_use]
     pub fn new(enclave: Arc<Enclave>, session: Session, limits: Limits) -> Self {
-        Self { enclave, session, limits, last_request: Mutex::new(Instant::now()) }
+        let mut client = [0; 32];
+        let client = SystemRandom::new().fill(&mut client).is_ok().then_some(client);
+        Self { enclave, session, limits, last_request: Mutex::new(Instant::now()), client }
     }
 
     /// The connection.
@@ -108,7 +115,9 @@ impl Api {
     async fn chat(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
         let deadline = Instant::now() + self.limits.request_deadline;
         let body = read_body(request, MAX_BODY).await?;
-        let wanted = chat_request::parse(&body)?;
+        let mut wanted = chat_request::parse(&body)?;
+        wanted.generate.client = self.client.map(ClientId);
+        wanted.generate.cache_salt = self.client.map(CacheSalt);
         drop(body);
         let served = self.enclave.model.served().ok_or_else(|| self.loading())?;
         if wanted.model != served.name {

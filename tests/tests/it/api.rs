@@ -88,6 +88,54 @@ async fn answers_whole_and_streamed_are_the_same() {
     );
 }
 
+/// Tokens of a `logprobs` object: their bytes, and the likeliest in each place.
+fn scored(logprobs: &Value) -> Vec<(Vec<u8>, f64, Value)> {
+    let entries = logprobs["content"].as_array().unwrap().iter();
+    let bytes = |entry: &Value| serde_json::from_value(entry["bytes"].clone()).unwrap();
+    let entry = |e: &Value| (bytes(e), e["logprob"].as_f64().unwrap(), e["top_logprobs"].clone());
+    entries.map(entry).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logprobs_cover_the_text_whole_and_streamed() {
+    let enclave = EnclaveProcess::start(&[]);
+    let session = session(&enclave).await;
+    let model = session.models().await.unwrap().remove(0);
+    let with = |change: fn(&mut Value)| {
+        request(&model, |b| {
+            (b["logprobs"], b["top_logprobs"]) = (json!(true), json!(2));
+            change(b);
+        })
+    };
+    let (status, whole) = chat(&session, &with(|_| ())).await;
+    let choice = &whole["choices"][0];
+    assert_eq!(status, 200, "{whole}");
+    let tokens = scored(&choice["logprobs"]);
+    let text = choice["message"]["content"].as_str().unwrap();
+    assert_eq!(tokens.iter().flat_map(|(bytes, ..)| bytes.clone()).collect::<Vec<u8>>(), text.as_bytes());
+    for (bytes, logprob, top) in &tokens {
+        assert!(*logprob <= 0.0 && top.as_array().unwrap().len() == 2);
+        // Greedy: the chosen token is the likeliest.
+        assert_eq!((&top[0]["bytes"], top[0]["logprob"].as_f64()), (&json!(bytes), Some(*logprob)));
+    }
+
+    let streamed = with(|b| b["stream"] = json!(true)).to_string();
+    let (_, stream) = call(&session, Method::POST, "/v1/chat/completions", streamed).await;
+    let stream = String::from_utf8(stream.to_vec()).unwrap();
+    let events = stream.split("\n\n").filter_map(|event| event.strip_prefix("data: "));
+    let chunks = events.filter_map(|event| serde_json::from_str::<Value>(event).ok());
+    let logprobs = chunks.map(|chunk| chunk["choices"][0]["logprobs"].clone());
+    let in_stream: Vec<_> = logprobs.filter(|l| !l.is_null()).flat_map(|l| scored(&l)).collect();
+    assert_eq!(in_stream, tokens);
+
+    // A penalty changes the answer.
+    let (status, other) = chat(&session, &with(|b| b["repetition_penalty"] = json!(2))).await;
+    assert_eq!(status, 200, "{other}");
+    assert_ne!(other["choices"][0]["message"]["content"], choice["message"]["content"]);
+    let (_, none) = chat(&session, &request(&model, |_| ())).await;
+    assert!(none["choices"][0]["logprobs"].is_null());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_requests_name_the_field() {
     const SECRET: &str = "xyzzy-plugh";
@@ -99,6 +147,20 @@ async fn bad_requests_name_the_field() {
         (request("other", |_| ()), 404, "model", "model_not_found"),
         (request(&model, |b| b["temperature"] = json!(3)), 400, "temperature", "invalid_value"),
         (request(&model, |b| b["top_p"] = json!(0)), 400, "top_p", "invalid_value"),
+        (request(&model, |b| b["top_k"] = json!("all")), 400, "top_k", "invalid_value"),
+        (request(&model, |b| b["min_p"] = json!(1.5)), 400, "min_p", "invalid_value"),
+        (request(&model, |b| b["presence_penalty"] = json!(2.5)), 400, "presence_penalty", "invalid_value"),
+        (request(&model, |b| b["frequency_penalty"] = json!(-3)), 400, "frequency_penalty", "invalid_value"),
+        (request(&model, |b| b["repetition_penalty"] = json!(0)), 400, "repetition_penalty", "invalid_value"),
+        (request(&model, |b| b["logit_bias"] = json!({ "9": 101 })), 400, "logit_bias", "invalid_value"),
+        (request(&model, |b| b["logit_bias"] = json!({ "999999": 1 })), 400, "logit_bias", "invalid_value"),
+        (request(&model, |b| b["top_logprobs"] = json!(1)), 400, "top_logprobs", "invalid_value"),
+        (
+            request(&model, |b| (b["logprobs"], b["top_logprobs"]) = (json!(true), json!(21))),
+            400,
+            "top_logprobs",
+            "invalid_value",
+        ),
         (request(&model, |b| b["max_tokens"] = json!(0)), 400, "max_tokens", "invalid_value"),
         (request(&model, |b| b["max_tokens"] = json!(1_000_000)), 400, "messages", "context_length_exceeded"),
         (

@@ -19,15 +19,16 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 HERE = pathlib.Path(__file__).parent
 COMMON = dict(
-    vocab_size=272, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+    vocab_size=272, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
     max_position_embeddings=128, rms_norm_eps=1e-5, bos_token_id=256, eos_token_id=258, pad_token_id=None,
 )
-GEMMA = dict(head_dim=16, query_pre_attn_scalar=16, sliding_window=5, hidden_activation="gelu_pytorch_tanh")
+OWN = dict(head_dim=16, num_attention_heads=4, num_key_value_heads=2)  # queries are wider than the stream
+GEMMA = dict(OWN, query_pre_attn_scalar=16, sliding_window=5, hidden_activation="gelu_pytorch_tanh")
 MODELS = {
     "llama": ("llama", dict(rope_parameters=dict(rope_type="llama3", rope_theta=10000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32))),
     "mistral": ("mistral", dict(sliding_window=None)),
     "qwen2": ("qwen2", dict(tie_word_embeddings=True)),
-    "qwen3": ("qwen3", dict(head_dim=16)),
+    "qwen3": ("qwen3", OWN),
     "gemma2": ("gemma2", dict(GEMMA, attn_logit_softcapping=50.0, final_logit_softcapping=30.0)),
     "gemma3": ("gemma3_text", dict(GEMMA, num_hidden_layers=7)),
 }

@@ -27,7 +27,7 @@ use crate::source::Source;
 use bytes::ByteLevel;
 use pieces::{Pieces, SPACE};
 use specials::Specials;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use zeroize::{Zeroize, Zeroizing};
 
 /// The tokenizer of a model.
@@ -39,8 +39,8 @@ pub(crate) struct Tokenizer {
     reserved: Specials,
     /// User-defined tokens that any text can be.
     plain: Specials,
-    /// Every token that only trusted text can be.
-    reserved_ids: HashSet<u32>,
+    /// What the model's owner calls every token that only trusted text can be.
+    reserved_names: HashMap<u32, String>,
     end: HashSet<u32>,
     begin: Option<u32>,
     names: Names,
@@ -131,7 +131,7 @@ impl Tokenizer {
         Ok(Self {
             encoder,
             bytes: spelled(vocabulary),
-            reserved_ids: texts(true).into_iter().map(|(_, id)| id).collect(),
+            reserved_names: texts(true).into_iter().map(|(text, id)| (id, text.to_owned())).collect(),
             reserved: Specials::new(texts(true)),
             plain: Specials::new(texts(false)),
             begin: vocabulary.begin.filter(|_| vocabulary.add_begin),
@@ -157,6 +157,11 @@ impl Tokenizer {
     /// The text of a token; nothing for control tokens.
     pub(crate) fn bytes(&self, token: u32) -> &[u8] {
         self.bytes.get(token as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// What the model's owner calls a token that only trusted text can be; nothing for tokens that are text.
+    pub(crate) fn special_name(&self, token: u32) -> Option<&str> {
+        self.reserved_names.get(&token).map(String::as_str)
     }
 
     /// The tokens of a prompt. Text is merged across the borders of pieces, as if the prompt were one string. No last
@@ -211,7 +216,7 @@ impl Tokenizer {
             text = text.get(end..).unwrap_or_default();
         }
         self.encode_text(text, tokens)?;
-        if tokens.as_slice().iter().skip(before).any(|id| self.reserved_ids.contains(id)) {
+        if tokens.as_slice().iter().skip(before).any(|id| self.reserved_names.contains_key(id)) {
             return Err("text became a special token"); // cannot happen: the encoders do not know them
         }
         run.zeroize(); // keeps the capacity

@@ -1,68 +1,105 @@
-//! What the engine reaches: tokens per second on one file, against llama.cpp with the same file and number of threads.
+//! What the engine reaches: tokens per second on the same files, against llama.cpp with the same number of threads.
 
 use std::path::Path;
 use std::time::Instant;
 
-use cocoon_inference::{Model, Sequence, Tokens, read_model};
+use cocoon_inference::bench::Lockstep;
+use cocoon_inference::{Model, read_model};
+use cocoon_tests::requantised::requantised;
 
 use crate::llama::Llama;
-use crate::pairs::alternate;
+use crate::pairs::{Pairs, alternate};
 use crate::report::{Better, Row};
 
-/// A pair takes up to ten seconds.
-const PAIRS: usize = 5;
-/// Tokens that are read.
-const PROMPT: u32 = 128;
-/// Tokens that are written, one after another.
-const ANSWER: u32 = 64;
+/// A pair takes up to half a minute.
+const PAIRS: usize = 3;
+const ENCODINGS: [&str; 3] = ["Q4_1", "Q4_0", "Q8_0"];
+/// Tokens of the prompt, and tokens written after it; one sequence.
+const ALONE: [(usize, usize); 3] = [(128, 48), (512, 1), (2048, 48)];
+/// Sequences at a time, each with a short prompt.
+const TOGETHER: [usize; 3] = [8, 16, 32];
+const SHORT_PROMPT: usize = 16;
+const ANSWER: usize = 32;
 
-/// Measures everything about the engine; `peers` holds node-llama-cpp.
+/// Measures everything about the engine; `peers` holds node-llama-cpp, `folder` is for files that are made of the model.
 ///
 /// # Errors
-/// When the model cannot be loaded or either engine fails.
-pub fn measure(peers: &Path) -> anyhow::Result<Vec<Row>> {
+/// When a model cannot be loaded or either engine fails.
+pub fn measure(peers: &Path, folder: &Path) -> anyhow::Result<Vec<Row>> {
     let file = cocoon_tests::model();
-    let model = Model::load(read_model(&file, None, |_, _| ())?)?;
     let cores = std::thread::available_parallelism()?.get();
     let mut rows = Vec::new();
-    for threads in [1, 2].into_iter().filter(|threads| *threads <= cores) {
-        let mut llama = Llama::start(peers, &file, threads)?;
-        let baseline = format!("{}, same file and threads", llama.release());
-        let theirs = || llama.generate(&prompt(), ANSWER).map(tokens_per_second);
-        let ours = || ours(&model, threads).map(tokens_per_second);
-        let [prefill, decode] = alternate(PAIRS, theirs, ours)?;
-        let s = if threads == 1 { "" } else { "s" };
-        let row = |what: String, pairs| Row {
-            what,
-            baseline: baseline.clone(),
-            better: Better::Higher,
-            unit: "tokens/s",
-            pairs,
-            note: String::new(),
-        };
-        rows.push(row(format!("prefill of {PROMPT} tokens, {threads} thread{s}"), prefill));
-        rows.push(row(format!("decode of {ANSWER} tokens, {threads} thread{s}"), decode));
+    for encoding in ENCODINGS {
+        let path = requantised(&file, encoding, folder)?;
+        let model = Model::load(read_model(&path, None, |_, _| ())?)?;
+        for threads in [1, 2].into_iter().filter(|threads| *threads <= cores) {
+            let mut cell = Cell { encoding, threads, baseline: String::new(), rows: &mut rows };
+            let (longest, answer) = ALONE[ALONE.len() - 1];
+            let mut llama = Llama::start(peers, &path, threads, (1, longest + answer + 64))?;
+            cell.baseline = llama.release().to_owned();
+            for (prompt, answer) in ALONE {
+                let [read, write] = pairs(&model, &mut llama, threads, prompt, answer, 1)?;
+                cell.add(format!("prefill of {prompt}"), read);
+                if answer > 1 {
+                    cell.add(format!("decode at {prompt}"), write);
+                }
+            }
+            drop(llama);
+            let most = TOGETHER[TOGETHER.len() - 1];
+            let mut llama = Llama::start(peers, &path, threads, (most, 128))?;
+            for sequences in TOGETHER {
+                let [_, write] = pairs(&model, &mut llama, threads, SHORT_PROMPT, ANSWER, sequences)?;
+                cell.add(format!("decode, batch of {sequences}"), write);
+            }
+        }
     }
     Ok(rows)
 }
 
-/// Ordinary tokens of every vocabulary that is used here; which ones does not matter for speed.
-fn prompt() -> Vec<u32> {
-    (0..PROMPT).map(|n| 1000 + 37 * n).collect()
+/// Where the rows of one file and number of threads go.
+struct Cell<'a> {
+    encoding: &'a str,
+    threads: usize,
+    baseline: String,
+    rows: &'a mut Vec<Row>,
 }
 
-/// Seconds until the first token is chosen, and from then until [`ANSWER`] more are.
-fn ours(model: &Model, threads: usize) -> anyhow::Result<[f64; 2]> {
-    let mut sequence = Sequence::new(model, threads)?;
-    let start = Instant::now();
-    let mut token = sequence.push(&Tokens::dangerous_from_ids(&prompt()))?.argmax()?;
-    let first = Instant::now();
-    for _ in 0..ANSWER {
-        token = sequence.push(&Tokens::dangerous_from_ids(&[token]))?.argmax()?;
+impl Cell<'_> {
+    fn add(&mut self, what: String, pairs: Pairs) {
+        let s = if self.threads == 1 { "" } else { "s" };
+        self.rows.push(Row {
+            what: format!("{}, {} thread{s}: {what}", self.encoding, self.threads),
+            baseline: self.baseline.clone(),
+            better: Better::Higher,
+            unit: "tokens/s",
+            pairs,
+            note: String::new(),
+        });
     }
-    Ok([(first - start).as_secs_f64(), first.elapsed().as_secs_f64()])
 }
 
-fn tokens_per_second([prefill, decode]: [f64; 2]) -> [f64; 2] {
-    [f64::from(PROMPT) / prefill, f64::from(ANSWER) / decode]
+/// Tokens per second of reading and of writing.
+fn pairs(
+    model: &Model,
+    llama: &mut Llama,
+    threads: usize,
+    prompt: usize,
+    answer: usize,
+    sequences: usize,
+) -> anyhow::Result<[Pairs; 2]> {
+    // Ordinary tokens; which ones does not matter for speed.
+    let ids: Vec<u32> = (0..u32::try_from(prompt)?).map(|n| 1000 + 5 * n).collect();
+    let rates = |[read, write]: [f64; 2]| {
+        [(prompt * sequences) as f64 / read, (answer * sequences) as f64 / write]
+    };
+    let theirs = || llama.generate(&ids, answer, sequences).map(rates);
+    let ours = || {
+        let mut lockstep = Lockstep::new(model, threads, sequences, prompt + answer + 1)?;
+        let start = Instant::now();
+        lockstep.read(prompt)?;
+        let first = Instant::now();
+        lockstep.write(answer)?;
+        Ok(rates([(first - start).as_secs_f64(), first.elapsed().as_secs_f64()]))
+    };
+    alternate(PAIRS, theirs, ours)
 }

@@ -17,12 +17,18 @@ pub struct Llama {
 }
 
 impl Llama {
-    /// Loads `model`, to be run on exactly `threads` threads.
-    pub fn start(peers: &Path, model: &Path, threads: usize) -> anyhow::Result<Self> {
+    /// Loads `model`, to be run on exactly `threads` threads, with room for `sequences` of `context` tokens.
+    pub fn start(
+        peers: &Path,
+        model: &Path,
+        threads: usize,
+        (sequences, context): (usize, usize),
+    ) -> anyhow::Result<Self> {
         let mut child = Command::new("node")
             .arg(repository().join("tests/src/bin/cocoon-bench/llama.mjs"))
             .arg(peers.canonicalize()?)
-            .args([model.as_os_str(), threads.to_string().as_ref()])
+            .arg(model)
+            .args([threads, sequences, context].map(|n| n.to_string()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -45,9 +51,10 @@ impl Llama {
         &self.release
     }
 
-    /// Seconds until the first token is chosen, and from then until `answer` more are.
-    pub fn generate(&mut self, prompt: &[u32], answer: u32) -> anyhow::Result<[f64; 2]> {
-        writeln!(self.requests, "{}", json!({ "prompt": prompt, "answer": answer }))?;
+    /// Seconds until the last of `sequences` has its first token, and from then until all have `answer` more.
+    pub fn generate(&mut self, prompt: &[u32], answer: usize, sequences: usize) -> anyhow::Result<[f64; 2]> {
+        let request = json!({ "prompt": prompt, "answer": answer, "sequences": sequences });
+        writeln!(self.requests, "{request}")?;
         let times = self.answer()?;
         let seconds = |name: &str| times[name].as_f64().with_context(|| format!("no {name} in {times}"));
         Ok([seconds("prefill")?, seconds("decode")?])

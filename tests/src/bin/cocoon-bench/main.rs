@@ -78,7 +78,7 @@ fn measure(group: Group, peers: Option<&std::path::Path>, report: &mut Report) -
             rows if rows.is_empty() => report.skip("boot", "no image, or no QEMU that boots it"),
             rows => report.add(rows),
         },
-        (Group::Engine, Some(peers)) => report.add(engine::measure(peers)?),
+        (Group::Engine, Some(peers)) => report.add(engine::measure(peers, &peers.join("models"))?),
         (Group::Engine, None) => report.skip("engine", "llama.cpp is not at hand"),
     }
     Ok(())

@@ -1,0 +1,286 @@
+//! The engine's computing on processors: integer products with run-time choice of instructions, blocked attention, and threads
+//! that spin within a step and sleep between steps.
+
+mod activations;
+mod attention;
+mod bandwidth;
+mod blocks;
+mod cache;
+mod matrix;
+mod pool;
+mod product;
+mod rows;
+mod simd;
+
+pub(crate) use attention::MAX_DIM;
+pub(crate) use bandwidth::read_bandwidth;
+pub(crate) use cache::BLOCK_TOKENS;
+pub(crate) use product::Linear;
+
+use crate::backend::{Activation, Attention, Backend, HeadNorms, Place, Span};
+use crate::error::Error;
+use crate::weights::RawTensor;
+use activations::Activations;
+use cache::{Cache, Slot, Written};
+use matrix::Matrix;
+use pool::Pool;
+use product::Rows;
+use rows::{Add, Gate, Normalise, Rotate, Squeeze, each_row};
+use simd::Level;
+use zeroize::{Zeroize, Zeroizing};
+
+/// The sizes of a model.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    pub(crate) vocabulary: usize,
+    pub(crate) hidden: usize,
+    pub(crate) feed_forward: usize,
+    pub(crate) layers: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) dim: usize,
+}
+
+impl Sizes {
+    /// Bytes of the cache that 16 tokens take.
+    pub(crate) fn block_bytes(&self) -> usize {
+        Cache::block_bytes(self.layers, self.kv_heads, self.dim)
+    }
+
+    /// Numbers per row.
+    fn width(&self, place: Place) -> usize {
+        match place {
+            Place::Stream | Place::Normed | Place::Result => self.hidden,
+            Place::Qkv => (self.heads + 2 * self.kv_heads) * self.dim,
+            Place::Attended => self.heads * self.dim,
+            Place::GateUp => 2 * self.feed_forward,
+            Place::Gated => self.feed_forward,
+            Place::Scores => self.vocabulary,
+        }
+    }
+}
+
+const PLACES: [Place; 8] = [
+    Place::Stream,
+    Place::Normed,
+    Place::Qkv,
+    Place::Attended,
+    Place::Result,
+    Place::GateUp,
+    Place::Gated,
+    Place::Scores,
+];
+
+/// The threads, the cache, and the rows of the step that is under way.
+pub(crate) struct Cpu {
+    pool: Pool,
+    level: Level,
+    sizes: Sizes,
+    cache: Cache,
+    places: [Zeroizing<Vec<f32>>; PLACES.len()],
+    quantised: Activations,
+    rows: usize,
+    slots: Vec<Slot>,
+    angles: Vec<Vec<f32>>,
+}
+
+impl Cpu {
+    /// `blocks` of 16 tokens each are what all sequences share.
+    pub(crate) fn new(sizes: Sizes, threads: usize, blocks: usize) -> Result<Self, Error> {
+        Ok(Self {
+            pool: Pool::new(threads)?,
+            level: Level::detect(),
+            sizes,
+            cache: Cache::new(sizes.layers, sizes.kv_heads, sizes.dim, blocks),
+            places: PLACES.map(|_| Zeroizing::new(Vec::new())),
+            quantised: Activations::default(),
+            rows: 0,
+            slots: Vec::new(),
+            angles: Vec::new(),
+        })
+    }
+
+    /// Runs a step with the threads awake.
+    pub(crate) fn awake<T>(&mut self, step: impl FnOnce(&mut Self) -> T) -> T {
+        let _awake = self.pool.step();
+        step(self)
+    }
+
+    /// Wipes the rows of past steps.
+    pub(crate) fn wipe_rows(&mut self) {
+        self.places.iter_mut().for_each(|place| place.as_mut_slice().zeroize());
+        self.quantised.wipe();
+    }
+
+    fn slice(&self, place: Place) -> &[f32] {
+        &self.places[place as usize][..self.rows * self.sizes.width(place)]
+    }
+
+    /// Takes a place out, with room for the rows, so that it can be written while others are read.
+    fn take(&mut self, place: Place) -> Zeroizing<Vec<f32>> {
+        let mut taken = std::mem::take(&mut self.places[place as usize]);
+        let wanted = self.rows * self.sizes.width(place);
+        if taken.len() < wanted {
+            taken = Zeroizing::new(vec![0.0; wanted]);
+        }
+        taken
+    }
+
+    fn put(&mut self, place: Place, taken: Zeroizing<Vec<f32>>) {
+        self.places[place as usize] = taken;
+    }
+}
+
+impl Backend for Cpu {
+    type Linear = Linear;
+    type Vector = Vec<f32>;
+
+    fn linear(parts: &[RawTensor<'_>], bias: Option<Vec<f32>>) -> Result<Linear, Error> {
+        let parts = parts.iter().map(Matrix::new).collect::<Result<Vec<_>, _>>()?;
+        Linear::new(parts, bias)
+    }
+
+    fn linear_bytes(weights: &Linear) -> usize {
+        weights.bytes()
+    }
+
+    fn vector(numbers: Vec<f32>) -> Vec<f32> {
+        numbers
+    }
+
+    fn begin(&mut self, rows: usize, spans: &[Span<'_>], angles: Vec<Vec<f32>>) -> Result<(), Error> {
+        self.rows = rows;
+        self.angles = angles;
+        self.slots.clear();
+        for span in spans {
+            for position in span.position..span.position + span.rows {
+                let block = span.table.get(position / BLOCK_TOKENS).copied();
+                let block =
+                    block.ok_or_else(|| Error::Compute("a sequence has too few blocks".to_owned()))?;
+                self.slots.push(Slot { block, within: position % BLOCK_TOKENS });
+            }
+        }
+        if self.slots.len() == rows {
+            Ok(())
+        } else {
+            Err(Error::Compute("rows without a sequence".to_owned()))
+        }
+    }
+
+    fn embed(&mut self, table: &Linear, tokens: &[u32], scale: f32) {
+        let mut stream = self.take(Place::Stream);
+        let rows = stream.chunks_exact_mut(self.sizes.hidden).zip(tokens);
+        for (row, token) in rows {
+            table.row(*token as usize, row);
+            if scale != 1.0 {
+                row.iter_mut().for_each(|x| *x *= scale);
+            }
+        }
+        self.put(Place::Stream, stream);
+    }
+
+    fn normalise(&mut self, from: Place, weights: &Vec<f32>, epsilon: f32, to: Place) {
+        let width = self.sizes.width(to);
+        let mut taken = self.take(to);
+        let source = (from != to).then(|| self.slice(from));
+        each_row(&self.pool, &mut taken[..self.rows * width], width, |row, to| {
+            let from = source.map(|from| &from[row * width..][..width]);
+            self.level.run(Normalise { from, weights, epsilon, to });
+        });
+        self.put(to, taken);
+    }
+
+    fn multiply(&mut self, from: Place, weights: &Linear, to: Place) {
+        let mut out = self.take(to);
+        let numbers = &self.places[from as usize][..self.rows * self.sizes.width(from)];
+        if weights.is_quantised() {
+            self.quantised.quantise(&self.pool, self.level, numbers, self.sizes.width(from));
+        }
+        let rows = Rows { numbers, quantised: &self.quantised };
+        let len = self.rows * self.sizes.width(to);
+        weights.multiply(&self.pool, self.level, &rows, self.rows, &mut out[..len]);
+        self.put(to, out);
+    }
+
+    fn rotate_and_write(
+        &mut self,
+        layer: usize,
+        attention: &Attention,
+        norms: Option<&HeadNorms<Vec<f32>>>,
+        angles: usize,
+    ) {
+        let mut qkv = self.take(Place::Qkv);
+        let width = self.sizes.width(Place::Qkv);
+        let (queries, keys) = attention.widths();
+        let table = &self.angles[angles];
+        let per_row = table.len() / self.rows;
+        let rows = &mut qkv[..self.rows * width];
+        each_row(&self.pool, rows, width, |row, to| {
+            if let Some(HeadNorms { query, key, epsilon }) = norms {
+                let (q, k) = to[..queries + keys].split_at_mut(queries);
+                self.level.run(Normalise { from: None, weights: query, epsilon: *epsilon, to: q });
+                self.level.run(Normalise { from: None, weights: key, epsilon: *epsilon, to: k });
+            }
+            let angles = &table[row * per_row..][..per_row];
+            self.level.run(Rotate { heads: &mut to[..queries + keys], dim: attention.dim, angles });
+        });
+        let written = Written { rows, width, keys: queries, values: queries + keys };
+        self.cache.write(&self.pool, self.level, layer, &self.slots, &written);
+        self.put(Place::Qkv, qkv);
+    }
+
+    fn attend(&mut self, layer: usize, attention: &Attention, spans: &[Span<'_>]) {
+        let mut out = self.take(Place::Attended);
+        let (queries, width) = (self.slice(Place::Qkv), self.sizes.width(Place::Qkv));
+        let call =
+            attention::Call { attention: *attention, layer, cache: &self.cache, spans, queries, width };
+        let len = self.rows * self.sizes.width(Place::Attended);
+        attention::attend(&self.pool, self.level, &call, &mut out[..len]);
+        self.put(Place::Attended, out);
+    }
+
+    fn gate(&mut self, activation: Activation) {
+        let mut gated = self.take(Place::Gated);
+        let (from, width) = (self.slice(Place::GateUp), self.sizes.width(Place::Gated));
+        each_row(&self.pool, &mut gated[..self.rows * width], width, |row, to| {
+            self.level.run(Gate { activation, from: &from[row * 2 * width..][..2 * width], to });
+        });
+        self.put(Place::Gated, gated);
+    }
+
+    fn add(&mut self, from: Place) {
+        let mut stream = self.take(Place::Stream);
+        let (from, width) = (self.slice(from), self.sizes.hidden);
+        each_row(&self.pool, &mut stream[..self.rows * width], width, |row, to| {
+            self.level.run(Add { from: &from[row * width..][..width], to });
+        });
+        self.put(Place::Stream, stream);
+    }
+
+    fn keep(&mut self, rows: &[usize]) {
+        let width = self.sizes.hidden;
+        let stream = &mut self.places[Place::Stream as usize];
+        for (to, from) in rows.iter().enumerate() {
+            stream.copy_within(from * width..(from + 1) * width, to * width); // ascending: none is overwritten before it moves
+        }
+        self.rows = rows.len();
+    }
+
+    fn squeeze(&mut self, cap: f32) {
+        let mut scores = self.take(Place::Scores);
+        let width = self.sizes.vocabulary;
+        each_row(&self.pool, &mut scores[..self.rows * width], width, |_, numbers| {
+            self.level.run(Squeeze { cap, numbers });
+        });
+        self.put(Place::Scores, scores);
+    }
+
+    fn scores(&mut self) -> Result<&[f32], Error> {
+        Ok(self.slice(Place::Scores))
+    }
+
+    fn wipe(&mut self, blocks: &[u32]) -> Result<(), Error> {
+        self.cache.wipe(blocks);
+        Ok(())
+    }
+}
