@@ -22,7 +22,7 @@ pub struct Settings {
     #[arg(long, default_value = "127.0.0.1:8443")]
     pub listen: ListenAddress,
 
-    /// GGUF file; read once into private memory, hashed, and used from there
+    /// GGUF file, or a folder of safetensors as Hugging Face publishes models; read once into private memory, hashed, and used from there
     #[arg(long, value_name = "FILE")]
     pub model: PathBuf,
 

@@ -72,7 +72,7 @@ pub struct RunArgs {
     /// Run the enclave as a process of this machine: the cocoon-enclave that lies beside this program.
     #[arg(long, required_unless_present = "vm", conflicts_with = "vm")]
     pub process: bool,
-    /// The model file. A VM sees it as a disk that it can only read.
+    /// The model: a GGUF file, which a VM sees as a disk that it can only read; with --process also a folder of safetensors.
     #[arg(long, value_name = "FILE")]
     pub model: PathBuf,
     /// The platform that the enclave attests with. `sim` is for development: it protects nothing.

@@ -19,7 +19,7 @@ use cocoon_measurements::{explain, image, predict};
 pub type Target = fn(&[u8]);
 
 /// Name and function of every target.
-pub const TARGETS: [(&str, Target); 37] = [
+pub const TARGETS: [(&str, Target); 41] = [
     ("attest_request", |bytes| round_trip(AttestRequest::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("attest_response", |bytes| round_trip(AttestResponse::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("epoch_statement", |bytes| round_trip(EpochStatement::decode(bytes).ok().map(|m| m.encode()), bytes)),
@@ -112,6 +112,10 @@ pub const TARGETS: [(&str, Target); 37] = [
         let _any = std::str::from_utf8(bytes).map(explain::evidence::Measured::from_text);
     }),
     ("gguf", cocoon_inference::fuzzing::model),
+    ("safetensors", cocoon_inference::fuzzing::safetensors),
+    ("model_config", cocoon_inference::fuzzing::config),
+    ("tokenizer_json", cocoon_inference::fuzzing::tokenizer),
+    ("client_text", |bytes| cocoon_inference::fuzzing::text(&String::from_utf8_lossy(bytes))),
     ("chat_template", |bytes| {
         if let Ok(source) = std::str::from_utf8(bytes) {
             cocoon_inference::fuzzing::template(source);

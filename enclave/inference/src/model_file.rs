@@ -400,7 +400,8 @@ mod tests {
         file.set_len(MAX_TEXT_BYTES + 1).unwrap();
         assert!(problem(dir.path()).contains("too many"));
         let weights = File::create(dir.path().join("model.safetensors")).unwrap();
-        (file.set_len(0).unwrap(), weights.set_len(MAX_MODEL_BYTES + 1).unwrap());
+        file.set_len(0).unwrap();
+        weights.set_len(MAX_MODEL_BYTES + 1).unwrap();
         assert!(matches!(read_model(dir.path(), None, |_, _| ()), Err(Error::TooLarge { .. })));
     }
 

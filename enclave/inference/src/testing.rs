@@ -64,6 +64,11 @@ impl Tiny {
         self
     }
 
+    pub(crate) fn with(mut self, key: &str, value: Value) -> Self {
+        self.set(key, value);
+        self
+    }
+
     pub(crate) fn with_number(mut self, key: &str, value: usize) -> Self {
         self.set(key, Value::U32(u32::try_from(value).unwrap()));
         self

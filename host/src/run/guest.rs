@@ -57,7 +57,12 @@ impl GuestOptions {
                 &vm.model
             }
         };
-        File::open(model).map_err(|source| Error::ModelUnreadable { path: model.clone(), source })?;
+        let unreadable = |source| Error::ModelUnreadable { path: model.clone(), source };
+        let folder = File::open(model).and_then(|file| file.metadata()).map_err(unreadable)?.is_dir();
+        if folder && matches!(self, Self::Vm(_)) {
+            let problem = "it is a folder, and a VM sees its model as a disk: convert it to one GGUF file";
+            return Err(unreadable(std::io::Error::new(std::io::ErrorKind::IsADirectory, problem)));
+        }
         Ok(())
     }
 

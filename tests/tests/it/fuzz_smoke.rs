@@ -56,6 +56,12 @@ fn seeds() -> Vec<Vec<u8>> {
         "attestation/src/snp/roots/ask_turin.der",
         "tests/vectors/launch.fd",
         "tests/vectors/launch.efi",
+        "tests/vectors/huggingface/llama/config.json",
+        "tests/vectors/huggingface/gemma3/config.json",
+        "tests/vectors/huggingface/mistral/model.safetensors",
+        "tests/vectors/huggingface/qwen2/tokenizer.json",
+        "tests/vectors/templates/qwen3.jinja",
+        "tests/vectors/tokenizer/fragments.json",
     ] {
         seeds.push(std::fs::read(repository().join(file)).unwrap());
     }

@@ -31,6 +31,36 @@ fn fails(args: &[&str], dir: &Path, code: i32, because: &str) {
     assert!(errors.contains(because) && errors.trim().lines().count() == 1, "{errors}");
 }
 
+#[test]
+fn the_enclave_states_the_digest_that_is_printed() {
+    for family in ["llama", "qwen3"] {
+        let folder = repository().join("tests/vectors/huggingface").join(family);
+        let read = cocoon_inference::read_model(&folder, None, |_, _| ()).unwrap();
+        let stated = cocoon_enclave::model::manifest(&read).unwrap();
+        let output = measure(&["model", "digest", "."], &folder);
+        assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), stated.digest().to_string());
+        let names: Vec<_> = stated.files().iter().map(|file| file.name.as_str()).collect();
+        assert!(names.contains(&"tokenizer.json") && !names.contains(&"logits.json"), "{names:?}");
+    }
+    // Both know the same names.
+    for name in [
+        "config.json",
+        "model-00001-of-00002.safetensors",
+        "model.safetensors",
+        "README.md",
+        "x",
+        "chat_template.jinja",
+    ] {
+        let files = vec![(name.to_owned(), Vec::new())];
+        let read = cocoon_inference::ModelBytes::from_files(files);
+        assert_eq!(
+            !read.files().is_empty(),
+            cocoon_attestation::wire::ModelManifest::is_part(name),
+            "{name}"
+        );
+    }
+}
+
 /// An image in the folder `name`, with a small firmware that no verifier is in.
 fn image(dir: &Path, name: &str, line: &str) {
     let vectors = repository().join("tests/vectors");

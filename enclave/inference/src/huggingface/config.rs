@@ -54,16 +54,8 @@ const WITHOUT_EFFECT: &[&str] = &[
     "use_cache",
     "vocab_size",
 ];
-/// Keys that must have this value where they are there: others are computations that we do not have.
-const FIXED: &[(&str, &str)] = &[
-    ("attention_bias", "false"),
-    ("mlp_bias", "false"),
-    ("rope_interleaved", "false"),
-    ("partial_rotary_factor", "1.0"),
-    ("use_bidirectional_attention", "false"),
-    ("quantization_config", "null"),
-    ("auto_map", "null"),
-];
+/// Keys that must be false where they are there: what they switch on, we do not have.
+const OFF: [&str; 4] = ["attention_bias", "mlp_bias", "rope_interleaved", "use_bidirectional_attention"];
 
 impl Family {
     /// `general.architecture`.
@@ -181,8 +173,8 @@ impl Keys {
         self.read(key, "is no object", |value| value.as_object().cloned().map(Self))
     }
 
-    /// Whether these are rotary parameters with this base and nothing else.
-    fn is_plain(mut self, base: f32) -> Result<(), Error> {
+    /// Refuses rotary parameters other than this base.
+    fn plain(mut self, base: f32) -> Result<(), Error> {
         let theta = self.float("rope_theta")?.unwrap_or(base);
         let kind = self.take("rope_type");
         if (theta - base).abs() > 0.5 || kind.is_some_and(|kind| kind != "default") {
@@ -201,10 +193,13 @@ impl Keys {
 
     /// Refuses what was not understood.
     fn finish(mut self) -> Result<(), Error> {
-        for (key, wanted) in FIXED {
-            if self.take(key).is_some_and(|value| value.to_string() != *wanted) {
+        for key in OFF {
+            if self.flag(key)? == Some(true) {
                 return Err(unsupported(key));
             }
+        }
+        if self.float("partial_rotary_factor")?.is_some_and(|part| part < 1.0) {
+            return Err(unsupported("partial_rotary_factor"));
         }
         match self
             .0
@@ -295,7 +290,7 @@ impl<'k> Reading<'k> {
         // Transformers 5 has both in one object, or in one per kind of layer.
         let mut parameters = self.scaling("rope_parameters")?.unwrap_or_default();
         if let (Family::Gemma3, Some(local)) = (self.family, parameters.object("sliding_attention")?) {
-            local.is_plain(1e4)?;
+            local.plain(1e4)?;
             let global = parameters.object("full_attention")?.unwrap_or_default();
             std::mem::replace(&mut parameters, global).nothing_left("rope_parameters")?;
         }

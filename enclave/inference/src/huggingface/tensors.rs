@@ -188,7 +188,18 @@ fn numbers(tensor: &RawTensor<'_>) -> Vec<f32> {
     match tensor.encoding {
         Encoding::F16 => halves().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
         Encoding::Bf16 => halves().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect(),
-        _ => tensor.bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+        // Others do not occur: see `safetensors::encoding`.
+        Encoding::F32
+        | Encoding::Q4_0
+        | Encoding::Q4_1
+        | Encoding::Q5_0
+        | Encoding::Q5_1
+        | Encoding::Q8_0
+        | Encoding::Q4K
+        | Encoding::Q5K
+        | Encoding::Q6K => {
+            tensor.bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+        }
     }
 }
 

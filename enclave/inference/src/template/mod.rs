@@ -8,6 +8,7 @@ use crate::tokenizer::Names;
 use minijinja::{Environment, ErrorKind, context};
 use serde::Serialize;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Longer than any known template (some 20,000 bytes).
 const MAX_TEMPLATE_BYTES: usize = 256 * 1024;
@@ -151,7 +152,11 @@ impl Template {
             eos_token => self.end,
         };
         let mut output = Capped::default();
-        let done = template.render_captured_to(context, &mut output);
+        // minijinja 2.24 panics on `[::-1]` of nothing, which a client can bring about with an empty message.
+        let rendering = AssertUnwindSafe(|| template.render_captured_to(context, &mut output).map(drop));
+        let Ok(done) = catch_unwind(rendering) else {
+            return Err(TemplateError::Failed("the template engine gives up on it".to_owned()));
+        };
         if output.full {
             return Err(TemplateError::TooMuchWork);
         }
@@ -332,6 +337,12 @@ mod tests {
         assert!(matches!(template(&format!("{deep}{{{{ f(10000) }}}}")), Err(TemplateError::Failed(_))));
         let nested = format!("{{{{ {}messages[0].content{} }}}}", "(".repeat(5000), ")".repeat(5000));
         assert!(template(&nested).is_err());
+    }
+
+    #[test]
+    fn a_panic_of_the_template_engine_is_an_error() {
+        let template = template("{{ messages[0].content }}{% for m in messages[2:][::-1] %}{% endfor %}");
+        assert!(matches!(template.err(), Some(TemplateError::Failed(_))));
     }
 
     #[test]

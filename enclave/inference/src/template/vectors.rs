@@ -57,6 +57,7 @@ fn templates_render_as_in_python() {
 }
 
 /// To the terminal even where the test runner keeps the output of tests: a skipped test must be seen.
+#[allow(clippy::disallowed_methods, reason = "a skipped test must be seen")]
 fn say(text: &str) {
     writeln!(std::io::stdout(), "{text}").unwrap();
 }

@@ -120,6 +120,8 @@ mod tests {
     use super::*;
     use std::collections::HashMap;
 
+    type Entry = ((u32, u32), (u32, u32));
+
     struct Table(HashMap<(u32, u32), (u32, u32)>);
 
     impl Rule for Table {
@@ -128,7 +130,7 @@ mod tests {
         }
     }
 
-    fn merged(ids: &[u32], rules: &[((u32, u32), (u32, u32))]) -> Vec<u32> {
+    fn merged(ids: &[u32], rules: &[Entry]) -> Vec<u32> {
         let symbols = (0..).zip(ids).map(|(at, id)| Symbol::new(at, at + 1, *id)).collect::<Vec<_>>();
         let mut symbols = Zeroizing::new(symbols);
         merge(&mut symbols, &Table(rules.iter().copied().collect()));

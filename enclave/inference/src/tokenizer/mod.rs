@@ -75,6 +75,22 @@ impl Tokenizer {
         }
     }
 
+    /// A tokenizer of single bytes and one control token with the pre-tokenizer of this name, for fuzzing.
+    pub(crate) fn of_bytes(pre: &str) -> Result<Self, Error> {
+        let letters = bytes::byte_alphabet().into_keys().map(|c| (c.to_string(), Kind::Normal));
+        let tokens = std::iter::once(("<|im_end|>".to_owned(), Kind::Control)).chain(letters);
+        let vocabulary = Vocabulary {
+            tokens: tokens.map(|(text, kind)| Token { text, kind }).collect(),
+            scheme: Scheme::Bytes { words: Words::named(pre)?, merges: Vec::new(), compose: false },
+            begin: None,
+            add_begin: false,
+            end: Some(0),
+            ends: HashSet::new(),
+            named: HashSet::new(),
+        };
+        Self::new(&vocabulary.settled(""))
+    }
+
     /// The tokenizer of a vocabulary without a chat template, for tests.
     #[cfg(test)]
     pub(crate) fn of(vocabulary: Vocabulary) -> Self {

@@ -126,3 +126,44 @@ fn unknown_kinds_are_refused_by_name() {
     assert!(refused("tokenizer.ggml.model", "bert").contains("tokenizer `bert`"));
     assert!(refused("tokenizer.ggml.model", "llama").contains("`tokenizer.ggml.scores`"));
 }
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    use candle_core::quantized::gguf_file::Value;
+    let strings =
+        |all: &[&str]| Value::Array(all.iter().map(|text| Value::String((*text).to_owned())).collect());
+    let error = |key: &str, value: Value| {
+        let bytes = Tiny::default().with(key, value).build();
+        Tokenizer::load(&parse(&bytes).unwrap()).err().unwrap().to_string()
+    };
+    assert!(error("tokenizer.ggml.tokens", strings(&["a"])).contains("one entry per token"));
+    assert!(
+        error("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(1)])).contains("one entry per token")
+    );
+    assert!(error("tokenizer.ggml.merges", strings(&["ab"])).contains("two parts"));
+    assert!(error("tokenizer.ggml.merges", strings(&["th nothing"])).contains("no tokens"));
+    assert!(error("tokenizer.ggml.bos_token_id", Value::U32(263)).contains("is not a token"));
+    assert!(error("tokenizer.ggml.eot_token_id", Value::U32(263)).contains("is not a token"));
+    assert!(error("tokenizer.ggml.add_bos_token", Value::U32(1)).contains("`tokenizer.ggml.add_bos_token`"));
+    let good = Tiny::default().with("tokenizer.ggml.bos_token_id", Value::U32(0)).build();
+    assert!(Tokenizer::load(&parse(&good).unwrap()).is_ok());
+
+    let pieces = |tokens: &[&str], kind: i32, scores: Vec<Value>| {
+        let types = tokens.iter().map(|_| Value::I32(kind)).collect();
+        let tiny = Tiny::default().with_string("tokenizer.ggml.model", "llama");
+        let tiny = tiny
+            .with("tokenizer.ggml.tokens", strings(tokens))
+            .with("tokenizer.ggml.token_type", Value::Array(types));
+        let bytes = tiny.with("tokenizer.ggml.scores", Value::Array(scores)).build();
+        Tokenizer::load(&parse(&bytes).unwrap()).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let names: Vec<String> = (0..=255).map(|byte| format!("<0x{byte:02X}>")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let zeros = |n| vec![Value::F32(0.0); n];
+    assert_eq!(pieces(&names, 6, zeros(256)), "");
+    assert!(pieces(&names, 6, zeros(255)).contains("one number per token"));
+    assert!(pieces(&names, 6, vec![Value::F32(f32::NAN); 256]).contains("one number per token"));
+    assert!(pieces(&names[..255], 6, zeros(255)).contains("the byte 255"));
+    assert!(pieces(&names, 1, zeros(256)).contains("the byte 0"));
+    assert!(pieces(&["a", "a"], 1, zeros(2)).contains("same text"));
+}

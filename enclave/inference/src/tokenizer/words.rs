@@ -8,7 +8,8 @@ use crate::error::Error;
 use fancy_regex::{Regex, RegexBuilder};
 use std::ops::Range;
 
-/// Steps back in one search. A run of white space takes one per character, and a prompt has 1 MiB at most.
+/// Steps back in one search. A run of white space takes one per character, and a prompt has 1 MiB at most. A run of more than
+/// a million characters is an error all the same: so much does the search remember at most.
 const BACKTRACK_LIMIT: usize = 4 << 20;
 
 const NUMERAL: &str = r"\p{N}";
@@ -178,6 +179,21 @@ mod tests {
         }
         let error = Words::named("no-such-pre").err().unwrap().to_string();
         assert!(error.contains("pre-tokenizer `no-such-pre`") && error.contains("qwen2"), "{error}");
+    }
+
+    /// Patterns are searched by backtracking where they look ahead: no text of the largest size may take long. It would take
+    /// minutes if a search went over the rest of the text once for each word.
+    #[test]
+    fn no_text_takes_long() {
+        for known in KNOWN {
+            let words = Words::named(known.names[0]).unwrap();
+            for part in ["A", "'", "\n ", "e\u{301}", "1", "(/", "\u{301}", " a", "ǅa", "\r\n\t", "漢", "  ?"]
+            {
+                let cut = words.cut(&part.repeat((1 << 20) / part.len()));
+                // A run of a million is more than the search remembers.
+                assert!(cut.is_ok() || part.trim().is_empty(), "{} {part:?}", known.names[0]);
+            }
+        }
     }
 
     #[test]
