@@ -5,6 +5,7 @@
 //! | [`channel`] | attested requests, against the same enclave without the gate |
 //! | [`relay`] | bytes through `cocoon-host relay`, against a direct connection |
 //! | [`engine`] | tokens per second, against llama.cpp on the same file and threads |
+//! | [`serve`] | many streams through the whole product, against the same engine in process |
 //! | [`boot`] | a VM's first attested answer, against its firmware and kernel alone |
 //! | [`llama`] | llama.cpp as a process of its own |
 //! | [`pairs`] | measures two things alternately, and what the pairs say |
@@ -19,6 +20,7 @@ mod machine;
 mod pairs;
 mod relay;
 mod report;
+mod serve;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -51,6 +53,8 @@ enum Group {
     Relay,
     /// The inference engine.
     Engine,
+    /// Many streams at a time.
+    Serve,
     /// The VM image.
     Boot,
 }
@@ -73,6 +77,7 @@ fn measure(group: Group, peers: Option<&std::path::Path>, report: &mut Report) -
     eprintln!("bench: measuring {group:?}");
     match (group, peers) {
         (Group::Channel, _) => report.add(channel::measure()?),
+        (Group::Serve, _) => report.add(serve::measure()?),
         (Group::Relay, _) => report.add(relay::measure()?),
         (Group::Boot, _) => match boot::measure()? {
             rows if rows.is_empty() => report.skip("boot", "no image, or no QEMU that boots it"),
