@@ -15,6 +15,8 @@
 
 mod attention;
 mod chat;
+#[cfg(any(test, feature = "cuda"))]
+mod cuda;
 mod detokenizer;
 mod engine;
 mod error;
