@@ -5,7 +5,7 @@
 //! millionths; the number of arguments and for each its kind (0 buffer, 1 word, 2 float) and value; the number of buffers and for each its kind (0 BF16, 1
 //! f32, 2 u32), whether it is compared, its length, its values before, and after if it is. Two BF16 are in one word.
 
-use super::launch::{BLOCK, Launch, Number};
+use super::launch::{BLOCK, KERNELS, Kind, Launch, Number, Parameter, parameters};
 use super::plan::{self, Activation, Heads, Norm, Rope, Run, Scores};
 use super::twin::{self, Cache};
 use half::bf16;
@@ -45,6 +45,14 @@ impl Values {
             Self::Half(values) => values.len(),
             Self::Float(values) => values.len(),
             Self::Word(values) => values.len(),
+        }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Half(_) => Kind::Half,
+            Self::Float(_) => Kind::Float,
+            Self::Word(_) => Kind::Word,
         }
     }
 
@@ -115,9 +123,10 @@ impl Case {
         words.extend(letters.map(|four| (0..).zip(four).map(|(i, c)| u32::from(*c) << (8 * i)).sum::<u32>()));
         words.extend(launch.grid);
         words.extend([launch.threads, launch.shared, self.tolerance]);
-        assert_eq!(launch.buffers, self.buffers.len(), "{}", self.name);
-        words.push(word(launch.buffers + launch.numbers.len()));
-        words.extend((0..word(launch.buffers)).flat_map(|buffer| [0, buffer]));
+        let lens: Vec<usize> = self.buffers.iter().map(|buffer| buffer.before.len()).collect();
+        assert_eq!(launch.buffers, lens, "{}", self.name);
+        words.push(word(lens.len() + launch.numbers.len()));
+        words.extend((0..word(lens.len())).flat_map(|buffer| [0, buffer]));
         for number in &launch.numbers {
             words.extend(match number {
                 Number::Word(value) => [1, *value],
@@ -126,12 +135,7 @@ impl Case {
         }
         words.push(word(self.buffers.len()));
         for Buffer { before, after } in &self.buffers {
-            let kind = match before {
-                Values::Half(_) => 0,
-                Values::Float(_) => 1,
-                Values::Word(_) => 2,
-            };
-            words.extend([kind, u32::from(after.is_some()), word(before.len())]);
+            words.extend([before.kind() as u32, u32::from(after.is_some()), word(before.len())]);
             words.extend(before.words());
             words.extend(after.iter().flat_map(Values::words));
         }
@@ -436,6 +440,24 @@ fn golden_files_are_what_the_twins_say() {
         assert!(close(&bytes, &case.encode()), "{}: run scripts/cuda-kernels --golden", path.display());
     }
     assert_eq!(std::fs::read_dir(folder()).unwrap().count(), cases.len(), "a file that no case writes");
+}
+
+#[test]
+fn every_kernel_has_a_case_with_the_buffers_that_it_takes() {
+    let cases = cases();
+    for (kernel, _) in KERNELS {
+        assert!(cases.iter().any(|case| case.launch.kernel == kernel), "{kernel}");
+    }
+    for case in &cases {
+        let is = |b: &Buffer| Parameter { kind: b.before.kind(), is_written: b.after.is_some() };
+        assert!(case.buffers.iter().map(is).eq(parameters(case.launch.kernel)), "{}", case.name);
+    }
+    let source = std::fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("cuda/kernels.ptx")).unwrap();
+    let source = String::from_utf8(source).unwrap();
+    let entries: Vec<&str> =
+        source.lines().filter_map(|line| line.strip_prefix(".visible .entry ")).collect();
+    assert_eq!(entries.len(), KERNELS.len());
+    assert!(KERNELS.iter().all(|(name, _)| entries.contains(&format!("{name}(").as_str())));
 }
 
 /// Equal but for the last bits of floats.

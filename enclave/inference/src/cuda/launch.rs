@@ -11,6 +11,57 @@ pub(crate) const BLOCK: usize = 16;
 /// The most blocks in the second and third dimension of a grid.
 const MAX_GRID: u32 = 65_535;
 
+/// What a buffer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Half,
+    Float,
+    Word,
+}
+
+/// A buffer as a kernel takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Parameter {
+    pub(crate) kind: Kind,
+    pub(crate) is_written: bool,
+}
+
+/// What the buffers of each kernel are: `h` BF16, `f` f32, `w` 32-bit words; capital if the kernel writes it.
+pub(crate) const KERNELS: [(&str, &str); 19] = [
+    ("rms_norm", "Hhh"),
+    ("add_rms_norm", "HHhh"),
+    ("add", "Hh"),
+    ("add_bias", "Hh"),
+    ("silu_mul", "Hh"),
+    ("gelu_mul", "Hh"),
+    ("embed", "Hhw"),
+    ("gather_rows", "Hhw"),
+    ("softcap", "F"),
+    ("rope_kv", "HHHfww"),
+    ("attention_decode", "Fhhhww"),
+    ("attention_combine", "Hf"),
+    ("attention_prefill_64", "Hhhhww"),
+    ("attention_prefill_96", "Hhhhww"),
+    ("attention_prefill_128", "Hhhhww"),
+    ("attention_prefill_256", "Hhhhww"),
+    ("top_k", "FWf"),
+    ("argmax", "Wf"),
+    ("advance", "WWWw"),
+];
+
+/// The buffers of a kernel.
+pub(crate) fn parameters(kernel: &str) -> impl Iterator<Item = Parameter> {
+    let letters = KERNELS.iter().find(|(name, _)| *name == kernel).map_or("", |(_, letters)| *letters);
+    letters.chars().map(|letter| Parameter {
+        kind: match letter.to_ascii_lowercase() {
+            'h' => Kind::Half,
+            'f' => Kind::Float,
+            _ => Kind::Word,
+        },
+        is_written: letter.is_ascii_uppercase(),
+    })
+}
+
 /// An argument that is not a buffer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Number {
@@ -26,8 +77,8 @@ pub(crate) struct Launch {
     pub(crate) threads: u32,
     /// Bytes of dynamic shared memory.
     pub(crate) shared: u32,
-    /// How many buffers come before the numbers.
-    pub(crate) buffers: usize,
+    /// Values of each buffer; buffers come before numbers.
+    pub(crate) buffers: Vec<usize>,
     pub(crate) numbers: Vec<Number>,
 }
 
@@ -37,17 +88,17 @@ impl Launch {
         kernel: &'static str,
         grid: [usize; 3],
         threads: u32,
-        buffers: usize,
+        buffers: &[usize],
     ) -> Result<Self, Error> {
         let grid = [word(kernel, grid[0])?, word(kernel, grid[1])?, word(kernel, grid[2])?];
         if grid.contains(&0) || grid[0] > i32::MAX.cast_unsigned() || grid[1].max(grid[2]) > MAX_GRID {
             return Err(problem(kernel, "has nothing to do or too much"));
         }
-        Ok(Self { kernel, grid, threads, shared: 0, buffers, numbers: Vec::new() })
+        Ok(Self { kernel, grid, threads, shared: 0, buffers: buffers.to_vec(), numbers: Vec::new() })
     }
 
     /// One thread for each of `n` values, which a thread has to count in 32 bits.
-    pub(super) fn for_each(kernel: &'static str, n: usize, buffers: usize) -> Result<Self, Error> {
+    pub(super) fn for_each(kernel: &'static str, n: usize, buffers: &[usize]) -> Result<Self, Error> {
         if n > i32::MAX as usize {
             return Err(problem(kernel, "has nothing to do or too much"));
         }

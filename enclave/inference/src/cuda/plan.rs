@@ -41,7 +41,7 @@ pub(crate) fn rms_norm([out, x, weight]: [usize; 3], norm: &Norm) -> Result<Laun
     if product(name, &[groups, width])?.checked_add(start).is_none_or(|end| end > stride) {
         return Err(problem(name, "is for more than a row"));
     }
-    let launch = Launch::new(name, [rows, groups, 1], ROW_THREADS, 3)?;
+    let launch = Launch::new(name, [rows, groups, 1], ROW_THREADS, &[out, x, weight])?;
     Ok(launch.words([width, stride, start])?.floats([eps, offset]))
 }
 
@@ -56,20 +56,20 @@ pub(crate) fn add_rms_norm(
     for len in [out, residual, x] {
         fits(name, len, &[rows, weight])?;
     }
-    let launch = Launch::new(name, [rows, 1, 1], ROW_THREADS, 4)?;
+    let launch = Launch::new(name, [rows, 1, 1], ROW_THREADS, &[out, residual, x, weight])?;
     Ok(launch.words([weight])?.floats([eps, offset]))
 }
 
 /// `x, y`.
 pub(crate) fn add([x, y]: [usize; 2]) -> Result<Launch, Error> {
     fits("add", y, &[x])?;
-    Launch::for_each("add", x, 2)?.words([x])
+    Launch::for_each("add", x, &[x, y])?.words([x])
 }
 
 /// `x, bias`.
 pub(crate) fn add_bias([x, bias]: [usize; 2], rows: usize) -> Result<Launch, Error> {
     fits("add_bias", x, &[rows, bias])?;
-    Launch::for_each("add_bias", x, 2)?.words([bias, x])
+    Launch::for_each("add_bias", x, &[x, bias])?.words([bias, x])
 }
 
 /// Which function a gated layer has.
@@ -93,7 +93,7 @@ pub(crate) fn gated(
     };
     fits(name, out, &[rows, width])?;
     fits(name, gate_up, &[rows, 2, width])?;
-    Launch::for_each(name, out, 2)?.words([width, out])
+    Launch::for_each(name, out, &[out, gate_up])?.words([width, out])
 }
 
 /// `out, table, tokens`.
@@ -101,7 +101,7 @@ pub(crate) fn embed([out, table, tokens]: [usize; 3], width: usize, scale: f32) 
     let vocabulary = table.checked_div(width).unwrap_or_default();
     fits("embed", table, &[vocabulary, width])?;
     fits("embed", out, &[tokens, width])?;
-    let launch = Launch::new("embed", [tokens, 1, 1], ROW_THREADS, 3)?;
+    let launch = Launch::new("embed", [tokens, 1, 1], ROW_THREADS, &[out, table, tokens])?;
     Ok(launch.words([width, vocabulary])?.floats([scale]))
 }
 
@@ -110,12 +110,12 @@ pub(crate) fn gather_rows([out, x, rows]: [usize; 3], width: usize) -> Result<La
     let height = x.checked_div(width).unwrap_or_default();
     fits("gather_rows", x, &[height, width])?;
     fits("gather_rows", out, &[rows, width])?;
-    Launch::new("gather_rows", [rows, 1, 1], ROW_THREADS, 3)?.words([width, height])
+    Launch::new("gather_rows", [rows, 1, 1], ROW_THREADS, &[out, x, rows])?.words([width, height])
 }
 
 /// `x`.
 pub(crate) fn softcap(x: usize, cap: f32) -> Result<Launch, Error> {
-    Launch::for_each("softcap", x, 1)?.floats([cap]).words([x])
+    Launch::for_each("softcap", x, &[x])?.floats([cap]).words([x])
 }
 
 /// Heads of queries, keys and values in a row, and where they are cached.
@@ -134,6 +134,11 @@ impl Heads {
         (self.query + 2 * self.kv) * self.dim
     }
 
+    /// Values of the keys of one layer, and of its values.
+    pub(crate) fn cache_len(&self, name: &'static str) -> Result<usize, Error> {
+        product(name, &[self.blocks, self.kv, BLOCK, self.dim])
+    }
+
     /// Query heads that share keys and values.
     fn group(&self, name: &'static str) -> Result<usize, Error> {
         match self.query.checked_div(self.kv) {
@@ -143,9 +148,9 @@ impl Heads {
     }
 
     fn check_cache(&self, name: &'static str, keys: usize, values: usize) -> Result<(), Error> {
-        let cache = [self.blocks, self.kv, BLOCK, self.dim];
-        fits(name, keys, &cache)?;
-        fits(name, values, &cache)
+        let len = self.cache_len(name)?;
+        fits(name, keys, &[len])?;
+        fits(name, values, &[len])
     }
 }
 
@@ -176,7 +181,7 @@ pub(crate) fn rope_kv(
     let grid = [positions, heads.query + 2 * heads.kv, 1];
     let interleaved = usize::from(rope.interleaved);
     let words = [heads.query, heads.kv, heads.dim, rope.rotary, interleaved, context, heads.blocks];
-    Launch::new(name, grid, 64, 6)?.words(words)
+    Launch::new(name, grid, 64, &[qkv, keys, values, turns, positions, slots])?.words(words)
 }
 
 /// How scores are made.
@@ -217,7 +222,8 @@ pub(crate) fn attention_decode(
         return Err(problem(name, "has more heads in a group than fit"));
     }
     let grid = [splits(context), heads.kv, lengths];
-    let launch = Launch::new(name, grid, ATTENTION_THREADS, 6)?.shared(shared)?;
+    let launch = Launch::new(name, grid, ATTENTION_THREADS, &[partial, q, keys, values, tables, lengths])?
+        .shared(shared)?;
     let launch = launch.words([heads.kv, group, heads.dim, heads.row(), table, heads.blocks, SPLIT])?;
     launch.floats([scores.scale, scores.cap]).words([scores.window])
 }
@@ -232,7 +238,7 @@ pub(crate) fn attention_combine(
     let name = "attention_combine";
     fits(name, out, &[sequences, heads.query, heads.dim])?;
     fits(name, partial, &[partial_len(heads, sequences, context)?])?;
-    let launch = Launch::new(name, [heads.query, sequences, 1], ATTENTION_THREADS, 2)?;
+    let launch = Launch::new(name, [heads.query, sequences, 1], ATTENTION_THREADS, &[out, partial])?;
     launch.words([heads.dim, splits(context)])
 }
 
@@ -286,7 +292,12 @@ pub(crate) fn attention_prefill(
     fits(name, tiles, &[tiles / 4, 4])?;
     let table = tables.checked_div(sequences).unwrap_or_default();
     fits(name, tables, &[sequences, table])?;
-    let launch = Launch::new(name, [tiles / 4, heads.query, 1], ATTENTION_THREADS, 6)?;
+    let launch = Launch::new(
+        name,
+        [tiles / 4, heads.query, 1],
+        ATTENTION_THREADS,
+        &[out, q, keys, values, tables, tiles],
+    )?;
     let launch = launch.shared(2 * 2 * BLOCK * (heads.dim + 8))?;
     let launch = launch.words([heads.kv, group, heads.row(), table, heads.blocks])?;
     launch.floats([scores.scale, scores.cap]).words([scores.window])
@@ -301,14 +312,14 @@ pub(crate) fn top_k([scores, ids, logits]: [usize; 3], rows: usize, k: usize) ->
     if !(1..=MAX_TOP_K).contains(&k) {
         return Err(problem("top_k", "is for 1 to 128 tokens"));
     }
-    Launch::new("top_k", [rows, 1, 1], VOCABULARY_THREADS, 3)?.words([vocabulary, k])
+    Launch::new("top_k", [rows, 1, 1], VOCABULARY_THREADS, &[scores, ids, logits])?.words([vocabulary, k])
 }
 
 /// `tokens, logits`.
 pub(crate) fn argmax([tokens, logits]: [usize; 2]) -> Result<Launch, Error> {
     let vocabulary = logits.checked_div(tokens).unwrap_or_default();
     fits("argmax", logits, &[tokens, vocabulary])?;
-    Launch::new("argmax", [tokens, 1, 1], VOCABULARY_THREADS, 2)?.words([vocabulary])
+    Launch::new("argmax", [tokens, 1, 1], VOCABULARY_THREADS, &[tokens, logits])?.words([vocabulary])
 }
 
 /// `positions, lengths, slots, tables`.
@@ -317,5 +328,5 @@ pub(crate) fn advance([positions, lengths, slots, tables]: [usize; 4]) -> Result
     fits("advance", tables, &[positions, table])?;
     fits("advance", lengths, &[positions])?;
     fits("advance", slots, &[positions])?;
-    Launch::for_each("advance", positions, 4)?.words([table, positions])
+    Launch::for_each("advance", positions, &[positions, lengths, slots, tables])?.words([table, positions])
 }
