@@ -2,7 +2,8 @@
 #![expect(unsafe_code, reason = "cuBLASLt has a C interface; each block says why it is sound")]
 
 use super::buffer::{Pointer, failed};
-use super::launch::{Kind, fits, problem};
+use super::launch::{Kind, problem};
+use super::plan;
 use crate::error::Error;
 use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys;
@@ -44,21 +45,16 @@ impl Gemm {
         out: &Pointer<'_>,
         x: &Pointer<'_>,
         weights: &Pointer<'_>,
-        [rows, inputs, outputs]: [usize; 3],
+        shape: [usize; 3],
     ) -> Result<(), Error> {
-        fits("gemm", out.len, &[rows, outputs])?;
-        fits("gemm", x.len, &[rows, inputs])?;
-        fits("gemm", weights.len, &[outputs, inputs])?;
+        plan::gemm([out.len, x.len, weights.len], shape)?;
         let halves = x.parameter.kind == Kind::Half && weights.parameter.kind == Kind::Half;
         let is_float = out.parameter.kind == Kind::Float;
         if !halves || !(is_float || out.parameter.kind == Kind::Half) || !out.parameter.is_written {
             return Err(problem("gemm", "has buffers of another kind"));
         }
-        let most = [rows, inputs, outputs].into_iter().max().unwrap_or_default();
-        if rows.min(inputs).min(outputs) == 0 || i32::try_from(most).is_err() {
-            return Err(problem("gemm", "has nothing to do or too much"));
-        }
-        let shape = Shape { rows: rows as u64, inputs: inputs as u64, outputs: outputs as u64, is_float };
+        let [rows, inputs, outputs] = shape.map(|n| n as u64);
+        let shape = Shape { rows, inputs, outputs, is_float };
         let mut products = self.products.lock().unwrap_or_else(PoisonError::into_inner);
         let product = match products.entry(shape) {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),

@@ -6,15 +6,21 @@ use super::golden::{Case, Values, cases};
 use crate::error::Error;
 use half::bf16;
 
-/// The GPU, or nothing, said aloud, where there is no driver.
+/// Says what a run was worth, so that nobody takes a skipped test for a passed one.
+#[expect(clippy::disallowed_macros, reason = "for people who run the tests with --nocapture")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// The GPU, or nothing where there is no driver.
 fn device() -> Option<Device> {
     match Device::open() {
-        Ok(device) => Some(device),
+        Ok(device) => {
+            say(&format!("on {}", device.name()));
+            Some(device)
+        }
         Err(Error::NoGpu(problem)) if problem.contains("no NVIDIA driver") => {
-            #[expect(clippy::disallowed_macros, reason = "so that nobody takes it for a pass")]
-            {
-                eprintln!("skipped: no NVIDIA driver");
-            }
+            say("skipped: no NVIDIA driver");
             None
         }
         Err(error) => panic!("{error}"),

@@ -113,6 +113,18 @@ pub(crate) fn gather_rows([out, x, rows]: [usize; 3], width: usize) -> Result<La
     Launch::new("gather_rows", [rows, 1, 1], ROW_THREADS, &[out, x, rows])?.words([width, height])
 }
 
+/// `out, x, weights` of a matrix product: `shape` is rows, inputs, outputs. cuBLASLt does it, so there is no launch.
+pub(crate) fn gemm([out, x, weights]: [usize; 3], shape: [usize; 3]) -> Result<(), Error> {
+    let [rows, inputs, outputs] = shape;
+    fits("gemm", out, &[rows, outputs])?;
+    fits("gemm", x, &[rows, inputs])?;
+    fits("gemm", weights, &[outputs, inputs])?;
+    if shape.contains(&0) || shape.iter().any(|n| i32::try_from(*n).is_err()) {
+        return Err(problem("gemm", "has nothing to do or too much"));
+    }
+    Ok(())
+}
+
 /// `x`.
 pub(crate) fn softcap(x: usize, cap: f32) -> Result<Launch, Error> {
     Launch::for_each("softcap", x, &[x])?.floats([cap]).words([x])

@@ -42,6 +42,19 @@ fn every_size_has_to_fit() {
 }
 
 #[test]
+fn products_have_to_fit() {
+    assert!(gemm([6, 8, 12], [2, 4, 3]).is_ok());
+    for sizes in [[5, 8, 12], [7, 8, 12], [6, 7, 12], [6, 9, 12], [6, 8, 11], [6, 8, 13]] {
+        assert!(gemm(sizes, [2, 4, 3]).is_err(), "{sizes:?}");
+    }
+    let most = i32::MAX as usize;
+    assert!(gemm([most, most, 1], [most, 1, 1]).is_ok());
+    assert!(gemm([most + 1, most + 1, 1], [most + 1, 1, 1]).is_err());
+    assert!(gemm([0, 0, 12], [0, 4, 3]).is_err() && gemm([6, 0, 0], [2, 0, 3]).is_err());
+    assert!(gemm([1, 1, 1], [usize::MAX, 2, 1]).is_err());
+}
+
+#[test]
 fn shapes_without_sense_are_refused() {
     assert!(rms_norm([20, 20, 4], &Norm { groups: 3, ..NORM }).is_err());
     assert!(rms_norm([20, 20, 4], &Norm { start: 3, ..NORM }).is_err());
