@@ -438,8 +438,8 @@ fn settings_out_of_range_are_refused() {
 fn many(count: usize) -> Vec<GenerateRequest> {
     let one = |n: usize| {
         let text = format!("request {n} {}", "of some length ".repeat(n % 5));
-        let mut request = if n % 2 == 0 { request(&text, 40) } else { sampled(&text, n as u64) };
-        request.client = (n % 3 > 0).then(|| ClientId([u8::try_from(n % 3).unwrap(); 32]));
+        let mut request = if n.is_multiple_of(2) { request(&text, 40) } else { sampled(&text, n as u64) };
+        request.client = (!n.is_multiple_of(3)).then(|| ClientId([u8::try_from(n % 3).unwrap(); 32]));
         request.cache_salt = request.client.map(|client| CacheSalt(client.0));
         request
     };

@@ -117,6 +117,12 @@ pub enum Error {
         /// What is wrong with its value.
         problem: &'static str,
     },
+    /// There is no GPU, or none that the engine can use.
+    #[error("no GPU that this engine can use: {0}")]
+    NoGpu(String),
+    /// A GPU failed: its memory is full, or the driver reported an error.
+    #[error("the GPU failed: {0}; look for an Xid in the kernel's log, and start again")]
+    Gpu(String),
     /// The operating system gave us no thread.
     #[error("cannot start the threads of the engine: {0}")]
     Threads(String),

@@ -11,13 +11,15 @@
 //! Trust boundaries: the model file is bytes of anyone (a malformed one is an [`Error`], never a panic); the text of a
 //! message is bytes of an adversary, which never becomes a special token and so cannot forge a turn; the chat template
 //! is the model owner's program and runs on placeholders, never on the text of messages.
-#![deny(unsafe_code)]
+#![deny(unsafe_code)] // vector instructions, threads and CUDA have some: see the architecture tests
 
 mod backend;
 pub mod bench;
 mod blocks;
 mod chat;
 mod cpu;
+#[cfg(any(test, feature = "cuda"))]
+mod cuda;
 mod decoder;
 mod detokenizer;
 mod draft;
@@ -48,6 +50,8 @@ mod engine_tests;
 #[cfg(test)]
 mod testing;
 
+#[cfg(feature = "cuda")]
+pub use cuda::describe_gpu;
 pub use engine::{Engine, EngineConfig, Load};
 pub use error::{Error, SubmitError, TemplateError};
 pub use model::{Logits, Model, Sequence};

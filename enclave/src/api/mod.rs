@@ -14,6 +14,7 @@ mod json;
 mod logprobs;
 mod respond;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,6 @@ use cocoon_inference::{CacheSalt, ClientId};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
@@ -43,6 +43,17 @@ const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// Bodies of all clients together, in KiB: 64 MiB. What does not fit is told to come back.
 static BODIES: Semaphore = Semaphore::const_new(64 * 1024);
 
+/// Connections so far.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+
+/// A name that no other connection has.
+fn next_client() -> [u8; 32] {
+    let mut client = [0; 32];
+    let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed).to_le_bytes();
+    client.iter_mut().zip(number).for_each(|(to, byte)| *to = byte);
+    client
+}
+
 /// What one client may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -59,17 +70,15 @@ pub struct Api {
     session: Session,
     limits: Limits,
     last_request: Mutex<Instant>,
-    /// Tells this connection's requests from those of others: for turns, and for prompts that were computed before.
-    client: Option<[u8; 32]>,
+    /// Who this is to the engine: a client is a connection, since nothing says whether two are of one person.
+    client: [u8; 32],
 }
 
 impl Api {
     /// The API for the client at the other end of `session`.
     #[must_use]
     pub fn new(enclave: Arc<Enclave>, session: Session, limits: Limits) -> Self {
-        let mut client = [0; 32];
-        let client = SystemRandom::new().fill(&mut client).is_ok().then_some(client);
-        Self { enclave, session, limits, last_request: Mutex::new(Instant::now()), client }
+        Self { enclave, session, limits, last_request: Mutex::new(Instant::now()), client: next_client() }
     }
 
     /// The connection.
@@ -116,8 +125,10 @@ impl Api {
         let deadline = Instant::now() + self.limits.request_deadline;
         let body = read_body(request, MAX_BODY).await?;
         let mut wanted = chat_request::parse(&body)?;
-        wanted.generate.client = self.client.map(ClientId);
-        wanted.generate.cache_salt = self.client.map(CacheSalt);
+        wanted.generate.client = Some(ClientId(self.client));
+        // What one connection had computed can be found again by that connection only: nobody learns from the time of
+        // an answer what others asked.
+        wanted.generate.cache_salt = Some(CacheSalt(self.client));
         drop(body);
         let served = self.enclave.model.served().ok_or_else(|| self.loading())?;
         if wanted.model != served.name {
@@ -215,5 +226,16 @@ async fn read_body(request: Request<Incoming>, max: usize) -> Result<Zeroizing<V
         Ok(body) => Ok(Zeroizing::new(body.to_bytes().to_vec())),
         Err(e) if e.is::<http_body_util::LengthLimitError>() => Err(too_large()),
         Err(_) => Err(ApiError::new(StatusCode::BAD_REQUEST, "the body broke off")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_connections_are_one_client() {
+        let clients: std::collections::BTreeSet<_> = (0..1000).map(|_| next_client()).collect();
+        assert_eq!(clients.len(), 1000);
     }
 }

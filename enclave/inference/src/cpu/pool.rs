@@ -1,9 +1,6 @@
 //! Threads that share the work of a step: they spin while it lasts, so that handing them work takes less than a microsecond, and
 //! sleep between steps, so that an idle engine costs nothing.
-#![expect(
-    unsafe_code,
-    reason = "a borrowed closure on other threads, and parts of one matrix written by several"
-)]
+#![expect(unsafe_code, reason = "a borrowed closure on other threads; parts of one matrix for several")]
 
 use crate::error::Error;
 use std::any::Any;

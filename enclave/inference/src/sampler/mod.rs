@@ -104,11 +104,10 @@ impl Sampler {
         Self { mask, ..self }
     }
 
-    /// Chooses the next token.
+    /// Chooses the next token. Scores behind the vocabulary, which models have for the sake of round numbers, do not count.
     pub(crate) fn sample(&mut self, logits: &[f32]) -> Result<Sampled, Error> {
-        if logits.len() != self.vocabulary {
-            return Err(Error::Compute("not one score per token".to_owned()));
-        }
+        let too_few = || Error::Compute("not one score per token".to_owned());
+        let logits = logits.get(..self.vocabulary).ok_or_else(too_few)?;
         // Also where nothing is drawn: the place in the answer decides.
         let draw = self.draws.next();
         let is_changed = self.change(logits);

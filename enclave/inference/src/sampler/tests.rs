@@ -244,6 +244,7 @@ fn zero_temperature_is_greedy_and_ties_go_to_the_first() {
         Err(Error::Compute(_))
     ));
     assert!(matches!(greedy.sample(&[1.0; 3]), Err(Error::Compute(_))), "not the vocabulary");
+    assert_eq!(greedy.sample(&[0.0, 1.0, 2.0, 1.0, 9.0]).unwrap().token, 2, "behind the vocabulary");
     assert!(sampler(&request(|_| ()), 1, 0).sample(&[]).is_err());
 }
 
