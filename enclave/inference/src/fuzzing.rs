@@ -53,7 +53,7 @@ fn folder_with(name: &str, bytes: &[u8]) {
 const TEMPLATE: &str =
     "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}";
 const CONFIG: &str = r#"{"architectures":["MistralForCausalLM"],"model_type":"mistral","vocab_size":272,"hidden_size":32,
-    "intermediate_size":32,"num_hidden_layers":1,"num_attention_heads":4,"num_key_value_heads":2,"max_position_embeddings":64,
+    "intermediate_size":32,"num_hidden_layers":1,"num_attention_heads":2,"num_key_value_heads":1,"max_position_embeddings":64,
     "rms_norm_eps":1e-5,"tie_word_embeddings":true}"#;
 
 /// A tiny model folder that loads.
