@@ -89,9 +89,8 @@ fn pairs(
 ) -> anyhow::Result<[Pairs; 2]> {
     // Ordinary tokens; which ones does not matter for speed.
     let ids: Vec<u32> = (0..u32::try_from(prompt)?).map(|n| 1000 + 5 * n).collect();
-    let rates = |[read, write]: [f64; 2]| {
-        [(prompt * sequences) as f64 / read, (answer * sequences) as f64 / write]
-    };
+    let rates =
+        |[read, write]: [f64; 2]| [(prompt * sequences) as f64 / read, (answer * sequences) as f64 / write];
     let theirs = || llama.generate(&ids, answer, sequences).map(rates);
     let ours = || {
         let mut lockstep = Lockstep::new(model, threads, sequences, prompt + answer + 1)?;
