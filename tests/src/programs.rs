@@ -1,7 +1,7 @@
 //! The binaries, started and stopped.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -147,11 +147,16 @@ impl EnclaveProcess {
 
     /// Starts one, with more flags; its model may still be loading.
     pub fn start_loading(flags: &[&str]) -> Self {
+        Self::start_loading_of(&model(), flags)
+    }
+
+    /// Starts one with another model, which may still be loading.
+    pub fn start_loading_of(model: &Path, flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut program = Program::start(
             Command::new(binary("cocoon-enclave"))
                 .args(["--tee", "sim", "--listen", "127.0.0.1:0", "--model"])
-                .arg(model())
+                .arg(model)
                 .arg("--sim-state")
                 .arg(sim_state())
                 .arg("--sim-policy-out")

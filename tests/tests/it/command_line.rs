@@ -125,6 +125,21 @@ fn chat_waits_for_a_model_that_is_loading() {
 }
 
 #[test]
+fn a_model_folder_is_served_under_the_digest_that_is_printed() {
+    let folder = cocoon_tests::repository().join("tests/vectors/huggingface/gemma3");
+    let digest = std::process::Command::new(cocoon_tests::programs::binary("cocoon-measure"))
+        .args(["model", "digest", folder.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let digest = String::from_utf8(digest.stdout).unwrap();
+    // It refuses any other.
+    let enclave = EnclaveProcess::start_loading_of(&folder, &["--model-digest", digest.trim()]);
+    let policy = enclave.policy();
+    let asked = cocoon(&["chat", &enclave.address, "Hello", "--policy", &policy, "--max-tokens", "4"]);
+    assert_eq!(asked.status.code(), Some(0), "{}", stderr(&asked));
+}
+
+#[test]
 fn what_could_not_be_told_is_exit_2() {
     let dir = tempfile::tempdir().unwrap();
     let policy = cocoon_tests::repository().join("docs/examples/policy.toml");

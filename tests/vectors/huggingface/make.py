@@ -26,7 +26,7 @@ OWN = dict(head_dim=16, num_attention_heads=4, num_key_value_heads=2)  # queries
 GEMMA = dict(OWN, query_pre_attn_scalar=16, sliding_window=5, hidden_activation="gelu_pytorch_tanh")
 MODELS = {
     "llama": ("llama", dict(rope_parameters=dict(rope_type="llama3", rope_theta=10000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32))),
-    "mistral": ("mistral", dict(sliding_window=None)),
+    "mistral": ("mistral", dict(sliding_window=5)),
     "qwen2": ("qwen2", dict(tie_word_embeddings=True)),
     "qwen3": ("qwen3", OWN),
     "gemma2": ("gemma2", dict(GEMMA, attn_logit_softcapping=50.0, final_logit_softcapping=30.0)),

@@ -364,8 +364,12 @@ impl<'k> Reading<'k> {
             let window = window.ok_or_else(|| Error::MissingMetadata { key: "sliding_window".to_owned() })?;
             self.set("attention.sliding_window", Meta::U32(window));
             self.gemma()?;
+        } else if self.family == Family::Mistral {
+            if let Some(window) = window {
+                self.set("attention.sliding_window", Meta::U32(window));
+            }
         } else if let Some(window) = window.filter(|_| !switched_off) {
-            // GGUF has no window for these. Within the first window's length it makes no difference.
+            // GGUF has no window for Qwen's upper layers. Within the first window's length it makes no difference.
             context = context.min(window);
         }
         self.layer_types()?;

@@ -64,13 +64,17 @@ fn every_family_is_translated() {
 }
 
 #[test]
-fn a_window_of_other_families_bounds_the_context() {
-    let context = |config: Config| number(&config, "llama.context_length");
-    assert_eq!(context(with("mistral", "sliding_window", json!(4096)).unwrap()), 4096);
-    assert_eq!(context(with("mistral", "sliding_window", Value::Null).unwrap()), 8192);
-    let mut qwen = config("qwen2");
-    (qwen["sliding_window"], qwen["use_sliding_window"]) = (json!(4096), json!(false));
-    assert_eq!(number(&read(qwen.to_string().as_bytes()).unwrap(), "qwen2.context_length"), 8192);
+fn a_window_is_kept_or_bounds_the_context() {
+    let mistral = with("mistral", "sliding_window", json!(4096)).unwrap();
+    assert_eq!(number(&mistral, "llama.attention.sliding_window"), 4096);
+    let without = with("mistral", "sliding_window", Value::Null).unwrap();
+    assert!(!without.metadata.contains_key("llama.attention.sliding_window"));
+    let context = |switch: Value| {
+        let mut qwen = config("qwen2");
+        (qwen["sliding_window"], qwen["use_sliding_window"]) = (json!(4096), switch);
+        number(&read(qwen.to_string().as_bytes()).unwrap(), "qwen2.context_length")
+    };
+    assert_eq!((context(json!(false)), context(json!(true))), (8192, 4096));
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub(crate) fn parse<'a>(files: &[(&'a str, &'a [u8])]) -> Result<Source<'a>, Err
     let mut roles = roles(&about)?;
     roles.ends = [config.ends.clone(), ids(generation.get("eos_token_id"))].concat();
     let template = template(find(TEMPLATE), &about)?;
-    let vocabulary = tokenizer::read(need(TOKENIZER)?, &roles, config.vocabulary)?.settled(&template);
+    let vocabulary = tokenizer::read(need(TOKENIZER)?, &roles, Some(config.vocabulary))?.settled(&template);
     let mut metadata: HashMap<String, Meta> = config.metadata;
     metadata.insert("tokenizer.chat_template".to_owned(), Meta::String(template));
     Ok(Source::new(metadata, tensors).with_vocabulary(vocabulary))
@@ -110,7 +110,7 @@ fn malformed(name: &str, problem: &str) -> Error {
 /// A `tokenizer.json` without the files beside it.
 #[cfg(test)]
 pub(crate) fn tokenizer_for_tests(bytes: &[u8]) -> crate::tokenizer::Vocabulary {
-    tokenizer::read(bytes, &Roles::default(), 0).unwrap()
+    tokenizer::read(bytes, &Roles::default(), None).unwrap()
 }
 
 #[cfg(test)]

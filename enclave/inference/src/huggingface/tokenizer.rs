@@ -74,9 +74,13 @@ pub(super) struct Roles {
     pub(super) add_begin: Option<bool>,
 }
 
-/// Reads a tokenizer of at least `size` tokens: those that the file lacks stand for nothing.
-pub(super) fn read(bytes: &[u8], roles: &Roles, size: usize) -> Result<Vocabulary, Error> {
+/// Reads a tokenizer of `size` tokens, or of as many as there are. Those that the file lacks stand for nothing; added ones
+/// that the model has no row for are left out, as llama.cpp's converter does (Gemma 3 has one for images).
+pub(super) fn read(bytes: &[u8], roles: &Roles, size: Option<usize>) -> Result<Vocabulary, Error> {
     let mut file: File = serde_json::from_slice(bytes).map_err(|error| malformed(&error.to_string()))?;
+    if let Some(size) = size {
+        file.added_tokens.retain(|added| (added.id as usize) < size);
+    }
     check(&file)?;
     let begins = begins(file.post_processor.as_ref(), roles);
     let tokens = tokens(&file, size)?;
@@ -133,10 +137,10 @@ fn check(file: &File) -> Result<(), Error> {
 }
 
 /// Every token by id.
-fn tokens(file: &File, size: usize) -> Result<Vec<Token>, Error> {
+fn tokens(file: &File, size: Option<usize>) -> Result<Vec<Token>, Error> {
     let model = &file.model;
     let ids = model.vocab.values().copied().chain(file.added_tokens.iter().map(|added| added.id));
-    let count = ids.max().map_or(0, |last| last as usize + 1).max(size);
+    let count = size.unwrap_or_else(|| ids.max().map_or(0, |last| last as usize + 1));
     if count > MAX_TOKENS {
         return Err(malformed(&format!("it has {count} tokens, more than {MAX_TOKENS}")));
     }
@@ -323,12 +327,12 @@ mod tests {
     }
 
     fn error(text: &str) -> String {
-        read(text.as_bytes(), &roles(), 0).err().unwrap().to_string()
+        read(text.as_bytes(), &roles(), None).err().unwrap().to_string()
     }
 
     #[test]
     fn a_sentencepiece_tokenizer_is_read() {
-        let vocabulary = read(pieces().as_bytes(), &roles(), 270).unwrap();
+        let vocabulary = read(pieces().as_bytes(), &roles(), Some(270)).unwrap();
         assert_eq!(vocabulary.tokens.len(), 270);
         assert_eq!(vocabulary.tokens[269].kind, Kind::Unused);
         let tokenizer = Tokenizer::of(vocabulary);
@@ -373,11 +377,19 @@ mod tests {
         assert!(error(&good.replace("{\"id\":2,", "{\"id\":300,")).contains("another id"));
         assert!(error(&good.replace("{\"id\":3,", "{\"id\":4294967295,")).contains("more than"));
         let missing = Roles { begin: Some("<none>".into()), ..Roles::default() };
-        assert!(read(good.as_bytes(), &missing, 0).err().unwrap().to_string().contains("`<none>`"));
+        assert!(read(good.as_bytes(), &missing, None).err().unwrap().to_string().contains("`<none>`"));
+        // An added token beyond the model's rows is left out, a word there is not.
+        let image = good.replace(
+            "\"added_tokens\":[",
+            "\"added_tokens\":[{\"id\":265,\"content\":\"<image>\",\"special\":true},",
+        );
+        assert_eq!(read(image.as_bytes(), &roles(), Some(265)).unwrap().tokens.len(), 265);
+        assert_eq!(read(image.as_bytes(), &roles(), None).unwrap().tokens.len(), 266);
+        assert!(read(image.as_bytes(), &roles(), Some(264)).err().unwrap().to_string().contains("too large"));
         let end = Roles { ends: vec![265], ..Roles::default() };
-        assert!(read(good.as_bytes(), &end, 0).is_err());
-        assert!(read(good.as_bytes(), &end, 266).is_ok());
-        assert!(read(good.as_bytes(), &Roles::default(), MAX_TOKENS).is_ok());
-        assert!(read(good.as_bytes(), &Roles::default(), MAX_TOKENS + 1).is_err());
+        assert!(read(good.as_bytes(), &end, None).is_err());
+        assert!(read(good.as_bytes(), &end, Some(266)).is_ok());
+        assert!(read(good.as_bytes(), &Roles::default(), Some(MAX_TOKENS)).is_ok());
+        assert!(read(good.as_bytes(), &Roles::default(), Some(MAX_TOKENS + 1)).is_err());
     }
 }
