@@ -229,6 +229,25 @@ fn logprobs_are_told_with_the_text_of_their_tokens() {
     }
 }
 
+#[test]
+fn what_a_request_says_about_tokens_reaches_the_sampler() {
+    let engine = engine(2, 2);
+    let letter = engine.model().tokenizer.encode(&[crate::tokenizer::Piece::Text("z")]).unwrap();
+    let forced = |change: fn(&mut GenerateRequest)| {
+        let mut request = request("hello", 6);
+        request.logit_bias.push((letter.as_slice()[0], 100.0));
+        change(&mut request);
+        answer(&engine, request).0
+    };
+    assert_eq!(forced(|_| ()), "zzzzzz");
+    assert_eq!(forced(|r| (r.temperature, r.min_p, r.top_k) = (2.0, 0.5, Some(3))), "zzzzzz");
+    let free = answer(&engine, request("hello", 6)).0;
+    assert!(!free.contains("zzz"));
+    let repeating = answer(&engine, request("hello", 30));
+    let penalised = GenerateRequest { repetition_penalty: 2.0, ..request("hello", 30) };
+    assert_ne!(answer(&engine, penalised), repeating);
+}
+
 /// Allows a text only, and then the end.
 struct Only(Vec<u32>, usize);
 

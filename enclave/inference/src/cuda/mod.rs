@@ -20,6 +20,8 @@ mod gemm;
 mod kernels;
 
 #[cfg(test)]
+mod forward_tests;
+#[cfg(test)]
 mod golden;
 #[cfg(feature = "cuda")]
 #[cfg(test)]
