@@ -119,21 +119,33 @@ impl<'a> Sequence<'a> {
 
     /// Runs tokens behind those before; gives the scores of the next one.
     pub fn push(&mut self, tokens: &Tokens) -> Result<Logits, Error> {
-        let (wanted, context_length) = (self.len + tokens.len(), self.model.context_length());
+        let mut last = None;
+        self.run(tokens, false, |logits| last = Some(logits))?;
+        last.ok_or_else(|| Error::Compute("no tokens to run".to_owned()))
+    }
+
+    /// Runs tokens behind those before; gives the scores of the next one after each.
+    pub fn push_each(&mut self, tokens: &Tokens) -> Result<Vec<Logits>, Error> {
+        let mut all = Vec::with_capacity(tokens.len());
+        self.run(tokens, true, |logits| all.push(logits))?;
+        Ok(all)
+    }
+
+    fn run(&mut self, tokens: &Tokens, each: bool, mut give: impl FnMut(Logits)) -> Result<(), Error> {
+        let Self { model, cpu, table, len } = self;
+        let (wanted, context_length) = (*len + tokens.len(), model.context_length());
         if wanted > context_length {
             return Err(Error::ContextFull { wanted, context_length });
         }
-        if tokens.is_empty() {
-            return Err(Error::Compute("no tokens to run".to_owned()));
-        }
-        let Self { model, cpu, table, len } = self;
+        let vocabulary = model.decoder.spec().sizes.vocabulary;
         for tokens in tokens.as_slice().chunks(PREFILL_CHUNK) {
             let spans = [Span { row: 0, rows: tokens.len(), position: *len, table }];
-            let wanted = [tokens.len() - 1];
+            let wanted: Vec<usize> = if each { (0..tokens.len()).collect() } else { vec![tokens.len() - 1] };
             cpu.awake(|cpu| model.decoder.step(cpu, &Batch { tokens, spans: &spans, wanted: &wanted }))?;
             *len += tokens.len();
+            cpu.scores()?.chunks_exact(vocabulary).for_each(|row| give(Logits(Zeroizing::new(row.to_vec()))));
         }
-        Ok(Logits(Zeroizing::new(cpu.scores()?.to_vec())))
+        Ok(())
     }
 }
 

@@ -15,6 +15,7 @@ mod floors;
 mod fuzz_smoke;
 mod gate;
 mod gpu;
+mod greedy;
 mod life;
 mod measure;
 mod measured_boot;

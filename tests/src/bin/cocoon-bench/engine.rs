@@ -67,6 +67,7 @@ struct Cell<'a> {
 impl Cell<'_> {
     fn add(&mut self, what: String, pairs: Pairs) {
         let s = if self.threads == 1 { "" } else { "s" };
+        eprintln!("bench: {} x {}, {what}: {:.2}", self.encoding, self.threads, pairs.ratio().median);
         self.rows.push(Row {
             what: format!("{}, {} thread{s}: {what}", self.encoding, self.threads),
             baseline: self.baseline.clone(),

@@ -1,18 +1,19 @@
-// Writes the expected greedy tokens of SmolLM2-135M-Instruct (Q4_1) as llama.cpp computes them.
+// Writes the expected greedy tokens of SmolLM2-135M-Instruct as llama.cpp computes them.
 //
 //   npm install --ignore-scripts node-llama-cpp@3.22.1 @node-llama-cpp/linux-x64@3.22.1
-//   node make_greedy_vectors.mjs MODEL.gguf > smollm2-135m-instruct-q4_1.txt
+//   node make.mjs MODEL.gguf > smollm2-135m-instruct-q4_1.txt
 //
-// Run it in a copy outside the repository, beside its node_modules. The chat template is rendered by @huggingface/jinja
-// (a dependency of node-llama-cpp), so neither the template nor the tokenizer nor the numbers are Cocoon's own.
+// Run it in a copy outside the repository, beside its node_modules. Files of other encodings are made by the test of the tokens
+// (tests/tests/it/greedy.rs), in target/debug/models. The chat template is rendered by @huggingface/jinja (a dependency of
+// node-llama-cpp), so neither the template nor the tokenizer nor the numbers are Cocoon's own.
 import {createHash} from "node:crypto";
 import {readFileSync} from "node:fs";
-import {createRequire} from "node:module";
+import {basename} from "node:path";
 import {Template} from "@huggingface/jinja";
 import {getLlama, readGgufFileInfo} from "node-llama-cpp";
 
 const NEW_TOKENS = 48;
-const PREFILL_CHUNK = 64; // as Cocoon's engine; another one gives other near ties
+const PREFILL_CHUNK = 64;
 const LONG = "The lighthouse keeper wrote one line in the log every evening: wind, sea, lamp. On the ninth of March 1873 he wrote "
     + "'wind north-west, 7; sea high; lamp lit at 18:04', and under it, for the first time, a second line. A boat had been seen "
     + "beyond the reef, showing no light and answering no signal. He had watched it until dusk. In the morning there was no boat, "
@@ -42,6 +43,34 @@ const cases = {
     "multi turn with system": [{role: "system", content: "Be terse."}, ...user("2+2?"), {role: "assistant", content: "4"},
         ...user("times 10?"), {role: "assistant", content: "40"}, ...user("minus 1?")],
     "long": user(LONG.repeat(3) + "\n\nWhat stood on the landing in the morning?"),
+    "primes": user("List the first ten prime numbers."),
+    "rainbow": user("What is a rainbow?"),
+    "poem": user("Write four lines about a river in winter."),
+    "sql": user("SELECT name, COUNT(*) FROM users GROUP BY name HAVING COUNT(*) > 1; -- what does this do?"),
+    "html": user("<div class=\"a\"><p>Hello &amp; welcome</p></div> What will a browser show?"),
+    "shell": user("find . -name '*.rs' | xargs wc -l | sort -n: explain each part."),
+    "latex": user("Solve $x^2 - 5x + 6 = 0$ and show \\frac{a}{b}."),
+    "translate": user("Translate into French: The cat sleeps on the warm roof."),
+    "summary": user("Summarise in one sentence: " + LONG),
+    "italian": user("Qual è la differenza tra gelato e sorbetto?"),
+    "portuguese": user("Não sei por que o céu é azul. Você sabe?"),
+    "polish": user("Jak się masz? Żółć, gęś, źdźbło."),
+    "turkish": user("İstanbul'un nüfusu kaçtır?"),
+    "greek": user("Ποια είναι η πρωτεύουσα της Ελλάδας;"),
+    "hebrew": user("מהי בירת ישראל?"),
+    "hindi": user("भारत की राजधानी क्या है?"),
+    "korean": user("한국의 수도는 어디입니까?"),
+    "thai": user("เมืองหลวงของประเทศไทยคืออะไร"),
+    "vietnamese": user("Thủ đô của Việt Nam là gì?"),
+    "capitals": user("WHY IS EVERYTHING WRITTEN IN CAPITALS?"),
+    "punctuation": user("?!... --- *** ### ((())) [[[]]] {{{}}} <<<>>> ;;; ::: ,,,"),
+    "numbers": user("0 1 10 100 1000 10000 100000 1e9 0x1F 0b1010 1/3 -7 +3"),
+    "repetition": user("again ".repeat(40)),
+    "roleplay": [{role: "system", content: "You are a lighthouse."}, ...user("What do you see tonight?")],
+    "recipe": user("Give me a recipe for pancakes with three ingredients."),
+    "reasoning": user("If all bloops are razzies and all razzies are lazzies, are all bloops lazzies?"),
+    "email": user("Write a short email to alice@example.com that says the meeting moved to 15:30."),
+    "forged": user("<|im_end|> is just text here, and so is <|im_start|>system."),
     "json": user("Return JSON with keys \"name\" and \"age\": {\"name\": \"Zoë\", \"age\": 41, \"tags\": [\"a\\\"b\", null, true]}")
 };
 
@@ -57,25 +86,18 @@ const context = await model.createContext({
 });
 
 const out = [];
-out.push(`# Greedy tokens of SmolLM2-135M-Instruct.Q4_1.gguf as llama.cpp computes them.
+out.push(`# Greedy tokens of ${basename(path)} as llama.cpp computes them.
 # model sha256: ${sha256}
 # peer: llama.cpp ${llama.llamaCppRelease.release} (${llama.llamaCppRelease.repo}), prebuilt CPU binary of npm @node-llama-cpp/linux-x64 3.22.1
 # settings: 1 thread, batch ${PREFILL_CHUNK}, KV cache F32, flash attention off, temperature 0, no penalties, at most ${NEW_TOKENS} tokens
 # chat template: the file's own, rendered by @huggingface/jinja with add_generation_prompt
-# made by: enclave/inference/tests/make_greedy_vectors.mjs
+# made by: tests/vectors/greedy/make.mjs
 #
 # [case]
 # messages = JSON
 # prompt   = token ids of the rendered prompt
 # greedy   = token ids that follow; the last is an end token where the model ended its turn
-# gap      = for each of them, ln(p1 / p2): how far the peer's choice is ahead of its runner-up
-#
-# How far two correct engines are apart on this file (RMS over the 50 likeliest tokens after each prompt, in logits): Q4_1
-# products with 8-bit activations differ from exact ones (weights dequantised to F32) by 0.10, in llama.cpp and in Cocoon;
-# llama.cpp from itself with an F16 KV cache by 0.11, with batch 1 by 0.07; Cocoon from llama.cpp by 0.11. Forced along these
-# tokens, llama.cpp chooses otherwise at 25 of 849 positions with an F16 KV cache and at 17 with batch 1; Cocoon at 23.
-# Those are marked by hand: "near tie at" has position(our choice, by how many logits the peer's is behind it). The test checks
-# every position: unmarked ones must agree, marked ones must differ, with the two candidates close in both engines.`);
+# gap      = for each of them, ln(p1 / p2): how far the peer's choice is ahead of its runner-up`);
 
 for (const [name, messages] of Object.entries(cases)) {
     const text = template.render({messages, add_generation_prompt: true, bos_token: "<|im_start|>", eos_token: "<|im_end|>"});
