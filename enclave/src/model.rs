@@ -129,8 +129,8 @@ impl ModelSlot {
         };
         let model = Model::load(bytes).map_err(unusable)?;
         let name = name.unwrap_or_else(|| api_name(model.display_name()));
-        let context_length = model.context_length();
         let engine = Engine::start(model, engine).map_err(unusable)?;
+        let context_length = engine.context_length();
         // Only one thread loads, once.
         let _first = self.0.served.set(Served { name, digest, context_length, engine });
         events.log(&Event::ModelReady { model: digest });

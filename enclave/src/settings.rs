@@ -80,8 +80,8 @@ pub struct Settings {
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub step_tokens: u32,
 
-    /// MiB for keys and values of all requests; one whole context fits in any case. What does not fit waits, or gives way and is
-    /// computed again [default: enough for all that may run, at most 4096 and a quarter of the memory that is free]
+    /// MiB for keys and values of all requests; contexts are shorter if a whole one does not fit. What does not fit waits, or gives
+    /// way and is computed again [default: enough for all that may run, at most 4096 and a quarter of the memory that is free]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     pub kv_memory: Option<u32>,
 

@@ -19,6 +19,8 @@ use std::time::Instant;
 const MAX_THREADS: usize = 1024;
 const MAX_RUNNING: usize = 1024;
 
+/// Less memory for keys and values than for so many blocks is of no use.
+const MIN_BLOCKS: usize = 16;
 /// Most tokens of a step.
 const MAX_STEP_TOKENS: usize = 64 * 1024;
 
@@ -34,8 +36,8 @@ pub struct EngineConfig {
     pub max_waiting: usize,
     /// Tokens that are computed in a step at most: so long do answers wait for the prompts of others.
     pub step_tokens: usize,
-    /// Bytes for keys and values of all requests together; at least one whole context fits. Requests beyond wait, and give way to
-    /// each other. No more is taken than all that may run can use.
+    /// Bytes for keys and values of all requests together. Requests beyond wait, and give way to each other. No more is taken than
+    /// all that may run can use; if a whole context of the model does not fit, contexts are shorter.
     pub kv_bytes: usize,
     /// Whether to guess tokens from what was said before and check several at a time. Answers are the same.
     pub speculate: bool,
@@ -69,11 +71,18 @@ impl EngineConfig {
         }
     }
 
-    /// Blocks of the cache.
-    fn blocks(&self, model: &Model) -> usize {
-        let context = model.context_length().div_ceil(BLOCK_TOKENS) + 1; // one for guesses at the end
+    /// Blocks of the cache, and how many tokens a request may have.
+    fn blocks(&self, model: &Model) -> Result<(usize, usize), Error> {
+        let whole = model.context_length().div_ceil(BLOCK_TOKENS) + 1; // one for guesses at the end
         let fit = self.kv_bytes / model.decoder.spec().sizes.block_bytes();
-        fit.min(context * self.max_running).max(context)
+        let blocks = fit.min(whole * self.max_running);
+        if blocks <= MIN_BLOCKS.min(whole - 1) {
+            return Err(Error::BadConfig {
+                name: "kv_bytes",
+                problem: "must hold 256 tokens of this model at least",
+            });
+        }
+        Ok((blocks, model.context_length().min((blocks - 1) * BLOCK_TOKENS)))
     }
 }
 
@@ -91,6 +100,7 @@ pub struct Engine {
     model: Arc<Model>,
     shared: Arc<Shared>,
     capacity: usize,
+    context_length: usize,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -109,7 +119,7 @@ impl Engine {
         config.check()?;
         let model = Arc::new(model);
         let shared = Arc::new(Shared::default());
-        let blocks = config.blocks(&model);
+        let (blocks, context_length) = config.blocks(&model)?;
         let cpu = Cpu::new(model.decoder.spec().sizes, config.threads, blocks)?;
         let limits =
             Limits { running: config.max_running, tokens: config.step_tokens, drafts: config.speculate };
@@ -124,12 +134,17 @@ impl Engine {
         });
         let thread = thread.map_err(|error| Error::Threads(error.to_string()))?;
         let capacity = config.max_running.saturating_add(config.max_waiting);
-        Ok(Self { model, shared, capacity, thread: Mutex::new(Some(thread)) })
+        Ok(Self { model, shared, capacity, context_length, thread: Mutex::new(Some(thread)) })
     }
 
     /// The model that this engine runs.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// How many tokens prompt and answer may have together: as many as the model was made for, or as memory holds.
+    pub fn context_length(&self) -> usize {
+        self.context_length
     }
 
     /// How busy the engine is now.
@@ -194,7 +209,7 @@ impl Engine {
 
     /// How many tokens the answer may have.
     fn room(&self, prompt: &Tokens, max_tokens: Option<usize>) -> Result<usize, SubmitError> {
-        let context_length = self.model.context_length();
+        let context_length = self.context_length;
         let left = context_length.saturating_sub(prompt.len());
         if left == 0 || max_tokens.is_some_and(|max| max > left) {
             return Err(SubmitError::ContextOverflow {

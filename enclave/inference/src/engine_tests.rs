@@ -480,7 +480,7 @@ fn answers_are_the_same_alone_and_among_many_that_give_way_to_each_other() {
     let alone: Vec<_> = many(32).into_iter().map(|request| answer(&engine, request)).collect();
     drop(engine);
     // Memory for little more than one whole context: nearly all have to give way at some time.
-    let tight = EngineConfig { kv_bytes: 1, ..config(32, 32) };
+    let tight = EngineConfig { kv_bytes: 17 * TINY_BLOCK, ..config(32, 32) };
     let engine = start(tight);
     let (release, first) = blocker(&engine);
     let submit = |request| {
@@ -555,4 +555,18 @@ fn a_client_with_many_requests_does_not_keep_others_waiting() {
     let ends: String = ends.try_iter().collect();
     assert_eq!(ends.len(), 8);
     assert!(ends[..4].matches('b').count() == 2, "{ends}");
+}
+
+/// Bytes of the tiny model's blocks: layers, heads, keys and values, positions, dimensions, 16 bits.
+const TINY_BLOCK: usize = 2 * 2 * 2 * 16 * 16 * 2;
+
+#[test]
+fn contexts_are_as_long_as_memory_allows() {
+    let with = |blocks: usize| {
+        let model = Model::load(ModelBytes::from_vec(tiny_model())).unwrap();
+        Engine::start(model, EngineConfig { kv_bytes: blocks * TINY_BLOCK, ..config(4, 4) })
+    };
+    assert_eq!(with(1000).unwrap().context_length(), 256);
+    assert_eq!(with(17).unwrap().context_length(), 256);
+    assert!(matches!(with(16), Err(Error::BadConfig { name: "kv_bytes", .. })));
 }

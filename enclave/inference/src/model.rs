@@ -17,6 +17,8 @@ use zeroize::Zeroizing;
 
 /// Tokens per step of a [`Sequence`].
 const PREFILL_CHUNK: usize = 128;
+/// Most tokens of a [`Sequence`], if the model takes as many.
+const MAX_SEQUENCE: usize = 8192;
 /// Longest name that is shown.
 const MAX_NAME_CHARS: usize = 100;
 
@@ -111,7 +113,7 @@ pub struct Sequence<'a> {
 impl<'a> Sequence<'a> {
     /// An empty sequence that computes on `threads` threads.
     pub fn new(model: &'a Model, threads: usize) -> Result<Self, Error> {
-        let blocks = model.context_length().div_ceil(BLOCK_TOKENS);
+        let blocks = model.context_length().min(MAX_SEQUENCE).div_ceil(BLOCK_TOKENS);
         let cpu = Cpu::new(model.decoder.spec().sizes, threads, blocks)?;
         let table = (0..blocks).filter_map(|block| u32::try_from(block).ok()).collect();
         Ok(Self { model, cpu, table, len: 0 })
@@ -133,7 +135,7 @@ impl<'a> Sequence<'a> {
 
     fn run(&mut self, tokens: &Tokens, each: bool, mut give: impl FnMut(Logits)) -> Result<(), Error> {
         let Self { model, cpu, table, len } = self;
-        let (wanted, context_length) = (*len + tokens.len(), model.context_length());
+        let (wanted, context_length) = (*len + tokens.len(), model.context_length().min(MAX_SEQUENCE));
         if wanted > context_length {
             return Err(Error::ContextFull { wanted, context_length });
         }
