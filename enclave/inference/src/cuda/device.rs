@@ -3,7 +3,7 @@
 
 use super::buffer::{Buffer, Element, Pointer, failed};
 use super::gemm::Gemm;
-use super::launch::{KERNELS, Launch, Number, parameters, problem};
+use super::launch::{KERNELS, Launch, Number, problem};
 use crate::error::Error;
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
@@ -27,20 +27,12 @@ impl Device {
     /// The GPU of this machine. An error says what is missing; nothing panics where there is no driver.
     pub(crate) fn open() -> Result<Self, Error> {
         check_libraries()?;
-        let none = |problem: String| Error::NoGpu(problem);
-        let count = CudaContext::device_count().map_err(|error| none(format!("{error:?}")))?;
-        if count != 1 {
-            return Err(none(format!(
-                "the driver has {count} GPUs, this engine takes one: pass one to the machine"
-            )));
-        }
+        let count = CudaContext::device_count().map_err(|error| Error::NoGpu(format!("{error:?}")))?;
+        only_one(count)?;
         let context = CudaContext::new(0).map_err(failed)?;
-        let module = match context.compute_capability().map_err(failed)? {
-            (9, 0) => Ptx::from_binary(CUBIN.to_vec()),
-            (10.., _) => Ptx::from_src(PTX),
-            (major, minor) => {
-                return Err(none(format!("its compute capability is {major}.{minor}, the kernels need 9.0")));
-            }
+        let module = match module_for(context.compute_capability().map_err(failed)?)? {
+            Module::Compiled => Ptx::from_binary(CUBIN.to_vec()),
+            Module::ToBeCompiled => Ptx::from_src(PTX),
         };
         // SAFETY: tracking is for buffers that several streams use. There is one stream, which no function gives away, and
         // buffers live on it from allocation to release.
@@ -81,11 +73,7 @@ impl Device {
 
     /// Launches a kernel on buffers of the sizes and kinds that its plan is for.
     pub(super) fn launch(&self, launch: &Launch, buffers: &[Pointer<'_>]) -> Result<(), Error> {
-        let lens = buffers.iter().map(|buffer| buffer.len);
-        let kinds = buffers.iter().map(|buffer| buffer.parameter);
-        if !lens.eq(launch.buffers.iter().copied()) || !kinds.eq(parameters(launch.kernel)) {
-            return Err(problem(launch.kernel, "has other buffers than it was planned for"));
-        }
+        launch.check(&buffers.iter().map(|b| (b.len, b.parameter)).collect::<Vec<_>>())?;
         let kernel =
             self.kernels.get(launch.kernel).ok_or_else(|| problem(launch.kernel, "names no kernel"))?;
         let mut arguments = self.stream.launch_builder(kernel);
@@ -110,6 +98,33 @@ impl Device {
         // order of arguments against the kernels' own signatures.
         unsafe { arguments.launch(config) }.map_err(failed)?;
         Ok(())
+    }
+}
+
+/// More would be of no use: the engine computes on one.
+pub(super) fn only_one(gpus: i32) -> Result<(), Error> {
+    match gpus {
+        1 => Ok(()),
+        0 => Err(Error::NoGpu("the driver has none: pass one to the machine".to_owned())),
+        _ => Err(Error::NoGpu(format!(
+            "the driver has {gpus}, this engine takes one: pass one to the machine"
+        ))),
+    }
+}
+
+/// What is loaded onto a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Module {
+    Compiled,
+    ToBeCompiled,
+}
+
+/// By the compute capability of a GPU.
+pub(super) fn module_for((major, minor): (i32, i32)) -> Result<Module, Error> {
+    match (major, minor) {
+        (9, 0) => Ok(Module::Compiled),
+        (10.., _) => Ok(Module::ToBeCompiled),
+        _ => Err(Error::NoGpu(format!("its compute capability is {major}.{minor}, the kernels need 9.0"))),
     }
 }
 

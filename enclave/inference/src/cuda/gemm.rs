@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "cuBLASLt has a C interface; each block says why it is sound")]
 
 use super::buffer::{Pointer, failed};
-use super::launch::{Kind, problem};
+use super::launch::Kind;
 use super::plan;
 use crate::error::Error;
 use cudarc::cublaslt::result::{self, CublasError};
@@ -47,12 +47,8 @@ impl Gemm {
         weights: &Pointer<'_>,
         shape: [usize; 3],
     ) -> Result<(), Error> {
-        plan::gemm([out.len, x.len, weights.len], shape)?;
-        let halves = x.parameter.kind == Kind::Half && weights.parameter.kind == Kind::Half;
-        let is_float = out.parameter.kind == Kind::Float;
-        if !halves || !(is_float || out.parameter.kind == Kind::Half) || !out.parameter.is_written {
-            return Err(problem("gemm", "has buffers of another kind"));
-        }
+        let buffers = [out, x, weights].map(|buffer| (buffer.len, buffer.parameter));
+        let is_float = plan::gemm(buffers, shape)? == Kind::Float;
         let [rows, inputs, outputs] = shape.map(|n| n as u64);
         let shape = Shape { rows, inputs, outputs, is_float };
         let mut products = self.products.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,7 @@
 //! The kernels on a GPU, if there is one.
 
 use super::buffer::{Buffer, Element, Pointer};
-use super::device::Device;
+use super::device::{Device, Module, module_for, only_one};
 use super::golden::{Case, Values, cases};
 use crate::error::Error;
 use half::bf16;
@@ -129,5 +129,20 @@ fn without_a_driver_there_is_an_error_that_says_so() {
     match crate::describe_gpu() {
         Ok(gpu) => assert!(gpu.contains("MiB free"), "{gpu}"),
         Err(error) => assert!(error.to_string().starts_with("no GPU that this engine can use: "), "{error}"),
+    }
+}
+
+#[test]
+fn a_gpu_is_one_and_a_hopper_or_later() {
+    assert!(only_one(1).is_ok());
+    for gpus in [0, 2, 8] {
+        assert!(matches!(only_one(gpus), Err(Error::NoGpu(_))), "{gpus}");
+    }
+    assert!(matches!(module_for((9, 0)), Ok(Module::Compiled)));
+    for later in [(10, 0), (10, 3), (12, 0)] {
+        assert!(matches!(module_for(later), Ok(Module::ToBeCompiled)), "{later:?}");
+    }
+    for earlier in [(7, 0), (8, 0), (8, 9)] {
+        assert!(matches!(module_for(earlier), Err(Error::NoGpu(_))), "{earlier:?}");
     }
 }

@@ -83,6 +83,16 @@ pub(crate) struct Launch {
 }
 
 impl Launch {
+    /// Checks that buffers, by number of values, are those that this was planned for.
+    pub(super) fn check(&self, buffers: &[(usize, Parameter)]) -> Result<(), Error> {
+        let lens = buffers.iter().map(|(len, _)| *len);
+        let kinds = buffers.iter().map(|(_, parameter)| *parameter);
+        if lens.eq(self.buffers.iter().copied()) && kinds.eq(parameters(self.kernel)) {
+            return Ok(());
+        }
+        Err(problem(self.kernel, "has other buffers than it was planned for"))
+    }
+
     /// A launch of `grid` blocks. Dimensions that are 0 or too large are errors.
     pub(super) fn new(
         kernel: &'static str,

@@ -1,6 +1,6 @@
 //! Launches of each kernel, from the sizes of its buffers and what it shall do.
 
-use super::launch::{BLOCK, Launch, fits, problem, product};
+use super::launch::{BLOCK, Kind, Launch, Parameter, fits, problem, product};
 use crate::error::Error;
 
 /// Threads of a block where a row is worked on together.
@@ -113,16 +113,22 @@ pub(crate) fn gather_rows([out, x, rows]: [usize; 3], width: usize) -> Result<La
     Launch::new("gather_rows", [rows, 1, 1], ROW_THREADS, &[out, x, rows])?.words([width, height])
 }
 
-/// `out, x, weights` of a matrix product: `shape` is rows, inputs, outputs. cuBLASLt does it, so there is no launch.
-pub(crate) fn gemm([out, x, weights]: [usize; 3], shape: [usize; 3]) -> Result<(), Error> {
+/// `out, x, weights` of a matrix product: `shape` is rows, inputs, outputs. cuBLASLt does it, so there is no launch. Gives
+/// the kind of the result.
+pub(crate) fn gemm(buffers: [(usize, Parameter); 3], shape: [usize; 3]) -> Result<Kind, Error> {
     let [rows, inputs, outputs] = shape;
+    let [(out, result), (x, left), (weights, right)] = buffers;
+    let halves = left.kind == Kind::Half && right.kind == Kind::Half;
+    if !halves || result.kind == Kind::Word || !result.is_written {
+        return Err(problem("gemm", "has buffers of another kind"));
+    }
     fits("gemm", out, &[rows, outputs])?;
     fits("gemm", x, &[rows, inputs])?;
     fits("gemm", weights, &[outputs, inputs])?;
     if shape.contains(&0) || shape.iter().any(|n| i32::try_from(*n).is_err()) {
         return Err(problem("gemm", "has nothing to do or too much"));
     }
-    Ok(())
+    Ok(result.kind)
 }
 
 /// `x`.

@@ -1,6 +1,6 @@
 //! What plans refuse: any size that does not fit.
 
-use super::launch::{BLOCK, Launch};
+use super::launch::{BLOCK, Kind, Launch, Parameter};
 use super::plan::*;
 use crate::error::Error;
 
@@ -41,17 +41,50 @@ fn every_size_has_to_fit() {
     exact([2, 2, 2, 10], advance);
 }
 
+const READ: Parameter = Parameter { kind: Kind::Half, is_written: false };
+const WRITTEN: Parameter = Parameter { kind: Kind::Half, is_written: true };
+
 #[test]
 fn products_have_to_fit() {
-    assert!(gemm([6, 8, 12], [2, 4, 3]).is_ok());
+    let fit = |sizes: [usize; 3], shape| {
+        gemm([(sizes[0], WRITTEN), (sizes[1], READ), (sizes[2], READ)], shape).is_ok()
+    };
+    assert!(fit([6, 8, 12], [2, 4, 3]));
     for sizes in [[5, 8, 12], [7, 8, 12], [6, 7, 12], [6, 9, 12], [6, 8, 11], [6, 8, 13]] {
-        assert!(gemm(sizes, [2, 4, 3]).is_err(), "{sizes:?}");
+        assert!(!fit(sizes, [2, 4, 3]), "{sizes:?}");
     }
     let most = i32::MAX as usize;
-    assert!(gemm([most, most, 1], [most, 1, 1]).is_ok());
-    assert!(gemm([most + 1, most + 1, 1], [most + 1, 1, 1]).is_err());
-    assert!(gemm([0, 0, 12], [0, 4, 3]).is_err() && gemm([6, 0, 0], [2, 0, 3]).is_err());
-    assert!(gemm([1, 1, 1], [usize::MAX, 2, 1]).is_err());
+    assert!(fit([most, most, 1], [most, 1, 1]));
+    assert!(!fit([most + 1, most + 1, 1], [most + 1, 1, 1]));
+    assert!(!fit([0, 0, 12], [0, 4, 3]) && !fit([6, 0, 0], [2, 0, 3]));
+    assert!(!fit([1, 1, 1], [usize::MAX, 2, 1]));
+}
+
+#[test]
+fn products_are_of_halves() {
+    let of = |out, x, weights| gemm([(6, out), (8, x), (12, weights)], [2, 4, 3]).ok();
+    let kind = |kind, like| Parameter { kind, ..like };
+    assert_eq!(of(WRITTEN, READ, READ), Some(Kind::Half));
+    assert_eq!(of(kind(Kind::Float, WRITTEN), READ, READ), Some(Kind::Float));
+    assert_eq!(of(kind(Kind::Word, WRITTEN), READ, READ), None);
+    assert_eq!(of(READ, READ, READ), None, "nothing is written");
+    assert_eq!(of(WRITTEN, kind(Kind::Float, READ), READ), None);
+    assert_eq!(of(WRITTEN, READ, kind(Kind::Word, READ)), None);
+}
+
+#[test]
+fn a_launch_takes_the_buffers_that_it_was_planned_for() {
+    let launch = add([20, 20]).unwrap();
+    assert!(launch.check(&[(20, WRITTEN), (20, READ)]).is_ok());
+    for other in [
+        &[(20, WRITTEN)][..],
+        &[(20, WRITTEN), (20, READ), (20, READ)],
+        &[(20, WRITTEN), (19, READ)],
+        &[(20, READ), (20, READ)],
+        &[(20, WRITTEN), (20, Parameter { kind: Kind::Float, ..READ })],
+    ] {
+        assert!(launch.check(other).is_err(), "{other:?}");
+    }
 }
 
 #[test]
