@@ -1,9 +1,9 @@
 //! `cocoon`: what others call it for.
 
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 
 use cocoon_attestation::wire::AttestResponse;
-use cocoon_tests::programs::{EnclaveProcess, cocoon};
+use cocoon_tests::programs::{EnclaveProcess, binary, cocoon};
 use serde_json::Value;
 
 fn stderr(output: &Output) -> String {
@@ -185,4 +185,49 @@ fn a_server_of_another_kind_is_not_an_enclave() {
     );
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(stderr(&output).contains("not a Cocoon enclave"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_engine_can_be_measured_without_network() {
+    let bench = |arguments: &[&str]| {
+        Command::new(binary("cocoon-enclave"))
+            .arg("bench")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    };
+    let file = cocoon_tests::model();
+    let few =
+        ["--prefill", "8", "--decode", "2", "--threads", "1", "--batch", "1,3", "--context", "16", "--json"];
+    let measured = bench(&[&["--model", file.to_str().unwrap()], &few[..]].concat());
+    assert_eq!(measured.status.code(), Some(0), "{}", stderr(&measured));
+    let text = String::from_utf8(measured.stdout).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    for (line, batch) in lines.iter().zip([1, 3]) {
+        assert_eq!(
+            (&line["threads"], &line["batch"], &line["context"]),
+            (&1.into(), &batch.into(), &24.into())
+        );
+        for key in [
+            "prefill_tokens_per_s",
+            "decode_tokens_per_s",
+            "bytes_moved_per_token",
+            "memory_bandwidth_bytes_per_s",
+        ] {
+            assert!(line[key].as_f64().unwrap() > 0.0, "{key}: {line}");
+        }
+    }
+    for (arguments, says) in [
+        (&["--model", "/nowhere.gguf"][..], "/nowhere.gguf"),
+        (&["--random", "gpt-5"], "llama-3.1-8b"),
+        (&["--random", "smollm2-135m", "--encoding", "q4_k"], "blocks"),
+        (&["--model", file.to_str().unwrap(), "--context", "9000"], "8192"),
+        (&[], "--model"),
+    ] {
+        let refused = bench(arguments);
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}");
+        assert!(stderr(&refused).contains(says), "{arguments:?}: {}", stderr(&refused));
+    }
 }

@@ -5,8 +5,12 @@
 //! may be few such places. `tests/vectors/greedy/make.mjs` and `make.py` say how the vectors were made.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
-use cocoon_inference::{Logits, Message, Model, Role, Sequence, Tokens, read_model};
+use cocoon_inference::{
+    Engine, EngineConfig, GenerateEvent, GenerateRequest, Logits, Message, Model, Role, Sequence, Tokens,
+    read_model,
+};
 use cocoon_tests::programs::target_dir;
 use cocoon_tests::requantised::requantised;
 use cocoon_tests::{model, repository};
@@ -166,4 +170,59 @@ fn generating_freely_gives_what_forcing_gives() {
     all.extend(sequence.push_each(&free).unwrap());
     let forced: Vec<u32> = all.iter().map(|logits| logits.argmax().unwrap()).collect();
     assert_eq!(free.dangerous_ids(), &forced[..free.len()]);
+}
+
+/// The answers to requests that come at once, each as text and number of tokens.
+fn answers(engine: &Engine, requests: Vec<GenerateRequest>) -> Vec<(String, usize)> {
+    let streams: Vec<_> = requests
+        .into_iter()
+        .map(|request| {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let sink = move |event| {
+                let _gone = sender.send(event);
+                ControlFlow::Continue(())
+            };
+            engine.submit(request, Box::new(sink)).unwrap();
+            receiver
+        })
+        .collect();
+    let collect = |events: std::sync::mpsc::Receiver<GenerateEvent>| {
+        let (mut all, mut tokens) = (String::new(), 0);
+        for event in events {
+            match event {
+                GenerateEvent::Text { text, .. } => all.push_str(text.expose()),
+                GenerateEvent::Finished { completion_tokens, .. } => tokens = completion_tokens,
+                GenerateEvent::Failed(kind) => panic!("{kind:?}"),
+                GenerateEvent::Working => (),
+            }
+        }
+        (all, tokens)
+    };
+    streams.into_iter().map(collect).collect()
+}
+
+#[test]
+fn answers_of_the_real_model_are_the_same_alone_and_among_32_that_give_way() {
+    let requests = || {
+        cases("smollm2-135m-instruct-q4_1.txt").into_iter().take(32).enumerate().map(|(n, case)| {
+            let mut request = GenerateRequest::new(case.messages());
+            request.max_tokens = Some(16);
+            request.seed = Some(n as u64);
+            request.temperature = if n.is_multiple_of(2) { 0.0 } else { 0.8 };
+            request
+        })
+    };
+    let mut config = EngineConfig::default();
+    (config.threads, config.max_running) = (2, 32);
+    let engine = Engine::start(load("Q4_1"), config.clone()).unwrap();
+    let alone: Vec<_> = requests().flat_map(|request| answers(&engine, vec![request])).collect();
+    drop(engine);
+    // 23 KB a token: room for some 900 tokens, where the requests have 2,400.
+    config.kv_bytes = 20 << 20;
+    let engine = Engine::start(load("Q4_1"), config).unwrap();
+    let together = answers(&engine, requests().collect());
+    assert!(engine.counts().preemptions > 0, "{:?}", engine.counts());
+    for (n, (together, alone)) in together.iter().zip(&alone).enumerate() {
+        assert_eq!(together, alone, "request {n}");
+    }
 }
