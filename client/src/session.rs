@@ -58,7 +58,7 @@ struct Inner {
 /// How far the model is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct ModelStatus {
-    /// `loading` or `ready`.
+    /// `loading`, `ready`, or `failed`.
     pub state: String,
     /// Bytes read so far.
     pub model_bytes_read: u64,

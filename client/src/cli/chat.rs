@@ -84,6 +84,9 @@ async fn wait_for_model(session: &AttestedSession) -> anyhow::Result<()> {
             progress.end();
             return Ok(());
         }
+        if status.state == "failed" {
+            bail!("the engine of this enclave broke down; ask another one");
+        }
         progress.show("the model is loading", status.model_bytes_read, status.model_bytes);
         tokio::time::sleep(POLL).await;
     }

@@ -90,8 +90,7 @@ pub(crate) trait Backend {
     fn linear_bytes(weights: &Self::Linear) -> usize;
     fn vector(numbers: Vec<f32>) -> Self::Vector;
 
-    /// Begins a step: the rows of each sequence, the numbers per row of each place, and the tables of angles (per table and row:
-    /// cosines, then sines).
+    /// Begins a step: the rows of each sequence, and the tables of angles (per table and row: cosines, then sines).
     fn begin(&mut self, rows: usize, spans: &[Span<'_>], angles: Vec<Vec<f32>>) -> Result<(), Error>;
     /// Rows of `Stream` from the embeddings of tokens.
     fn embed(&mut self, table: &Self::Linear, tokens: &[u32], scale: f32);
@@ -120,5 +119,5 @@ pub(crate) trait Backend {
     /// `Scores`, row after row.
     fn scores(&mut self) -> Result<&[f32], Error>;
     /// Overwrites blocks of the cache.
-    fn wipe(&mut self, blocks: &[u32]) -> Result<(), Error>;
+    fn wipe(&mut self, blocks: &[u32]);
 }

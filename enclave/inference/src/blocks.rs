@@ -20,9 +20,11 @@ pub(crate) struct Blocks {
     users: Vec<u32>,
     prefixes: Vec<Option<Prefix>>,
     by_prefix: HashMap<Prefix, u32>,
-    /// Blocks without users that can be found again, by when they were given back.
-    idle: BTreeMap<(Instant, u32), ()>,
-    given_back: Vec<Option<Instant>>,
+    /// Blocks without users that can be found again, in the order in which they were given back, and since when.
+    idle: BTreeMap<u64, (u32, Instant)>,
+    /// Their places in that order.
+    places: Vec<Option<u64>>,
+    next_place: u64,
     /// Not free before they are wiped.
     dirty: Vec<u32>,
 }
@@ -34,12 +36,18 @@ impl Blocks {
         Self {
             users: vec![0; free.len()],
             prefixes: vec![None; free.len()],
-            given_back: vec![None; free.len()],
+            places: vec![None; free.len()],
+            next_place: 0,
             free,
             by_prefix: HashMap::new(),
             idle: BTreeMap::new(),
             dirty: Vec::new(),
         }
+    }
+
+    /// Blocks that can be had at once.
+    pub(crate) fn free(&self) -> usize {
+        self.free.len()
     }
 
     /// Blocks that can be had, perhaps after some were wiped.
@@ -57,14 +65,14 @@ impl Blocks {
     /// Gives up `wanted` idle blocks, those first that were given back first.
     pub(crate) fn reclaim(&mut self, wanted: usize) {
         for _ in 0..wanted {
-            let Some(((_, block), ())) = self.idle.pop_first() else { return };
+            let Some((_, (block, _))) = self.idle.pop_first() else { return };
             self.forget(block);
         }
     }
 
     /// Gives up idle blocks that were given back long before `now`.
     pub(crate) fn expire(&mut self, now: Instant) {
-        while let Some(((since, block), ())) = self.idle.first_key_value().map(|(key, ())| (*key, ())) {
+        while let Some((block, since)) = self.idle.first_key_value().map(|(_, idle)| *idle) {
             if now.saturating_duration_since(since) < KEEP {
                 return;
             }
@@ -75,14 +83,14 @@ impl Blocks {
 
     /// When `expire` has something to do next.
     pub(crate) fn expires(&self) -> Option<Instant> {
-        self.idle.first_key_value().map(|((since, _), ())| *since + KEEP)
+        self.idle.first_key_value().map(|(_, (_, since))| *since + KEEP)
     }
 
     fn forget(&mut self, block: u32) {
         if let Some(prefix) = self.prefixes[block as usize].take() {
             self.by_prefix.remove(&prefix);
         }
-        self.given_back[block as usize] = None;
+        self.places[block as usize] = None;
         self.dirty.push(block);
     }
 
@@ -94,8 +102,9 @@ impl Blocks {
             return;
         }
         if self.prefixes[block as usize].is_some() {
-            self.idle.insert((now, block), ());
-            self.given_back[block as usize] = Some(now);
+            self.idle.insert(self.next_place, (block, now));
+            self.places[block as usize] = Some(self.next_place);
+            self.next_place += 1;
         } else {
             self.dirty.push(block);
         }
@@ -112,8 +121,8 @@ impl Blocks {
     /// A block with these contents, for one more user.
     pub(crate) fn find(&mut self, prefix: &Prefix) -> Option<u32> {
         let block = *self.by_prefix.get(prefix)?;
-        if let Some(since) = self.given_back[block as usize].take() {
-            self.idle.remove(&(since, block));
+        if let Some(place) = self.places[block as usize].take() {
+            self.idle.remove(&place);
         }
         self.users[block as usize] += 1;
         Some(block)

@@ -12,6 +12,7 @@ use crate::secret::Tokens;
 use crate::sequence::{Job, Running};
 use crate::stop::StopMatcher;
 use ring::rand::{SecureRandom, SystemRandom};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -64,6 +65,12 @@ impl EngineConfig {
             ("threads", "must be between 1 and 1024", self.threads, MAX_THREADS),
             ("max_running", "must be between 1 and 1024", self.max_running, MAX_RUNNING),
             ("step_tokens", "must be between 1 and 65536", self.step_tokens, MAX_STEP_TOKENS),
+            (
+                "max_running",
+                "must be at most step_tokens: each has a row of a step",
+                self.max_running,
+                self.step_tokens,
+            ),
         ];
         match checks.into_iter().find(|(_, _, value, max)| !(1..=*max).contains(value)) {
             Some((name, problem, _, _)) => Err(Error::BadConfig { name, problem }),
@@ -130,7 +137,12 @@ impl Engine {
         })?;
         let thread = std::thread::Builder::new().name("inference".to_owned()).spawn({
             let (model, shared) = (Arc::clone(&model), Arc::clone(&shared));
-            move || Scheduler::new(&model, &shared, (cpu, blocks), limits, secret).run()
+            move || {
+                let run = || Scheduler::new(&model, &shared, (cpu, blocks), limits, secret).run();
+                if catch_unwind(AssertUnwindSafe(run)).is_err() {
+                    shared.broke();
+                }
+            }
         });
         let thread = thread.map_err(|error| Error::Threads(error.to_string()))?;
         let capacity = config.max_running.saturating_add(config.max_waiting);
@@ -145,6 +157,11 @@ impl Engine {
     /// How many tokens prompt and answer may have together: as many as the model was made for, or as memory holds.
     pub fn context_length(&self) -> usize {
         self.context_length
+    }
+
+    /// Whether the engine broke down: then it accepts nothing any more.
+    pub fn is_broken(&self) -> bool {
+        self.shared.lock().broken
     }
 
     /// How busy the engine is now.

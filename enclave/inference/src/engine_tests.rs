@@ -570,3 +570,68 @@ fn contexts_are_as_long_as_memory_allows() {
     assert_eq!(with(17).unwrap().context_length(), 256);
     assert!(matches!(with(16), Err(Error::BadConfig { name: "kv_bytes", .. })));
 }
+
+#[test]
+fn requests_are_let_in_when_their_prompts_fit_beside_those_that_run() {
+    // Room for about two of these prompts: without that care each would be read in pieces many times.
+    let engine = start(EngineConfig { kv_bytes: 20 * TINY_BLOCK, ..config(16, 16) });
+    let (release, first) = blocker(&engine);
+    let submit = |n: usize| {
+        let (sink, events) = relay();
+        engine.submit(request(&format!("{n} {}", "long ".repeat(25)), 4), sink).unwrap();
+        events
+    };
+    let all: Vec<_> = (0..12).map(submit).collect();
+    release.send(()).unwrap();
+    collect(&first);
+    for events in &all {
+        assert!(matches!(
+            collect(events).1,
+            End::Finished { completion: 4, .. } | End::Finished { completion: 1..4, .. }
+        ));
+    }
+    until_idle(&engine);
+    assert!(engine.counts().preemptions <= 2, "{:?}", engine.counts());
+}
+
+#[test]
+fn a_step_has_no_more_rows_than_it_may() {
+    let engine = start(EngineConfig { step_tokens: 16, max_running: 8, ..config(8, 8) });
+    let (release, first) = blocker(&engine);
+    let all: Vec<_> = (0..7)
+        .map(|n| {
+            let (sink, events) = relay();
+            engine.submit(request(&format!("{n} {}", "long ".repeat(10)), 3), sink).unwrap();
+            events
+        })
+        .collect();
+    release.send(()).unwrap();
+    collect(&first);
+    all.iter().for_each(|events| assert!(matches!(collect(events).1, End::Finished { .. })));
+    until_idle(&engine);
+    let counts = engine.counts();
+    assert!(counts.steps >= (counts.prompt_tokens + counts.completion_tokens) / 16, "{counts:?}");
+}
+
+#[test]
+fn who_gave_way_goes_on_while_the_engine_stops() {
+    let engine = start(EngineConfig { kv_bytes: 17 * TINY_BLOCK, ..config(8, 8) });
+    let (release, first) = blocker(&engine);
+    let all: Vec<_> = (0..4)
+        .map(|n| {
+            let (sink, events) = relay();
+            engine.submit(request(&format!("{n} {}", "some ".repeat(8)), 60), sink).unwrap();
+            events
+        })
+        .collect();
+    release.send(()).unwrap();
+    collect(&first);
+    let started = Instant::now();
+    while engine.counts().preemptions == 0 && engine.load().running > 0 {
+        assert!(started.elapsed() < PATIENCE);
+    }
+    engine.stop(Instant::now() + PATIENCE);
+    let ends: Vec<_> = all.iter().map(|events| collect(events).1).collect();
+    assert!(ends.iter().filter(|end| matches!(end, End::Finished { .. })).count() >= 2, "{ends:?}");
+    assert!(ends.iter().all(|end| matches!(end, End::Finished { .. } | End::Failed(FailureKind::Stopping))));
+}

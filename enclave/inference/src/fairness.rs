@@ -11,10 +11,12 @@ use std::collections::{HashMap, HashSet};
 pub(crate) struct Served(HashMap<Option<ClientId>, u64>);
 
 impl Served {
-    /// Makes a client known.
-    pub(crate) fn greet(&mut self, client: Option<ClientId>) {
+    /// Makes clients known.
+    pub(crate) fn greet(&mut self, clients: impl Iterator<Item = Option<ClientId>>) {
         let least = self.0.values().min().copied().unwrap_or(0);
-        self.0.entry(client).or_insert(least);
+        clients.for_each(|client| {
+            self.0.entry(client).or_insert(least);
+        });
     }
 
     pub(crate) fn add(&mut self, client: Option<ClientId>, tokens: usize) {
@@ -44,8 +46,8 @@ mod tests {
     #[test]
     fn the_least_served_client_is_next_and_within_a_client_the_first() {
         let mut served = Served::default();
-        served.greet(A);
-        served.greet(B);
+        served.greet([A].into_iter());
+        served.greet([B].into_iter());
         assert_eq!(served.least([A, A, B].into_iter()), Some(0));
         served.add(A, 100);
         assert_eq!(served.least([A, A, B, B].into_iter()), Some(2));
@@ -57,14 +59,14 @@ mod tests {
     #[test]
     fn who_was_away_gets_no_more_and_no_less_than_the_others() {
         let mut served = Served::default();
-        served.greet(A);
+        served.greet([A].into_iter());
         served.add(A, 1000);
         served.retain([A].into_iter());
-        served.greet(B);
+        served.greet([B].into_iter());
         served.add(B, 1);
         assert_eq!(served.least([B, A].into_iter()), Some(1), "not 999 tokens ahead");
         served.retain([B].into_iter());
-        served.greet(A);
+        served.greet([A].into_iter());
         assert_eq!(served.least([A, B].into_iter()), Some(0), "not 1000 behind");
     }
 }

@@ -30,7 +30,14 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), Error> {
     let position = (bytes.len() - reader.rest.len()) as u64;
     let data = position.next_multiple_of(alignment);
     let available = (bytes.len() as u64).saturating_sub(data);
+    let mut extents = extents;
+    extents.sort_by_key(|(_, offset, _)| *offset);
+    let mut end = 0;
     for (name, offset, size) in extents {
+        if offset < end {
+            return malformed(format!("tensor `{name}` overlaps another one"));
+        }
+        end = offset.saturating_add(size);
         let fits = offset.checked_add(size).is_some_and(|end| end <= available);
         if !fits || !offset.is_multiple_of(alignment) {
             return malformed(format!(
@@ -269,5 +276,28 @@ mod tests {
         let long: Vec<u8> = [0u32.to_le_bytes().as_slice(), &(MAX_ARRAY_ELEMENTS + 1).to_le_bytes()].concat();
         assert!(entry("k", 9, &long).unwrap_err().contains("too many elements"));
         assert!(entry("k", 8, &(MAX_STRING + 1).to_le_bytes()).unwrap_err().contains("a string of"));
+    }
+
+    #[test]
+    fn tensors_may_touch_but_not_overlap() {
+        let with_offset = |second: u64| {
+            let mut bytes = b"GGUF\x03\0\0\0".to_vec();
+            bytes.extend_from_slice(&2u64.to_le_bytes());
+            bytes.extend_from_slice(&0u64.to_le_bytes());
+            for (name, offset) in [(b"a", 0), (b"b", second)] {
+                bytes.extend_from_slice(&1u64.to_le_bytes());
+                bytes.extend_from_slice(name);
+                bytes.extend_from_slice(&1u32.to_le_bytes()); // one dimension, of 16 F32
+                bytes.extend_from_slice(&16u64.to_le_bytes());
+                bytes.extend_from_slice(&0u32.to_le_bytes());
+                bytes.extend_from_slice(&offset.to_le_bytes());
+            }
+            bytes.resize(bytes.len().next_multiple_of(32) + 128, 0);
+            check(&bytes).map_err(|error| error.to_string())
+        };
+        assert_eq!(with_offset(64), Ok(()));
+        assert!(with_offset(32).unwrap_err().contains("`b` overlaps"));
+        assert!(with_offset(0).unwrap_err().contains("overlaps"));
+        assert!(with_offset(96).unwrap_err().contains("outside"));
     }
 }

@@ -5,8 +5,8 @@
 //! read_model -> ModelBytes -> Model::load -> Engine::start -> Engine::submit -> GenerateEvent..
 //! ```
 //!
-//! Prompts, answers and token ids travel in types without `Debug` or `Display` that are wiped when dropped. What the
-//! crate cannot wipe: temporary tensors inside candle.
+//! Prompts, answers and token ids travel in types without `Debug` or `Display` that are wiped when dropped; rows of activations and
+//! the cache are wiped when nobody uses them. What the crate cannot wipe: registers, and parts of the stack.
 //!
 //! Trust boundaries: the model file is bytes of anyone (a malformed one is an [`Error`], never a panic); the text of a
 //! message is bytes of an adversary, which never becomes a special token and so cannot forge a turn; the chat template

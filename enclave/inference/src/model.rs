@@ -38,7 +38,7 @@ impl std::fmt::Debug for Model {
 }
 
 impl Model {
-    /// Takes a GGUF file apart. The bytes may be anything: what is wrong with them is an error, never a panic, and no
+    /// Takes the files of a model apart. The bytes may be anything: what is wrong with them is an error, never a panic, and no
     /// allocation is larger than a small multiple of the file.
     pub fn load(bytes: ModelBytes) -> Result<Self, Error> {
         Self::from_source(bytes.source()?, bytes.sha256())

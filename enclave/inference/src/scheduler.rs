@@ -38,6 +38,8 @@ pub(crate) struct State {
     pub(crate) counts: Counts,
     /// Set once: nothing is accepted any more, and what runs at that time fails.
     pub(crate) stop_by: Option<Instant>,
+    /// The engine's thread panicked.
+    pub(crate) broken: bool,
 }
 
 /// What the engine did since it started.
@@ -68,6 +70,16 @@ impl Shared {
 
     pub(crate) fn notify(&self) {
         self.changed.notify_all();
+    }
+
+    /// The engine's thread panicked outside of what is guarded: what waits fails; sinks of what ran are gone.
+    pub(crate) fn broke(&self) {
+        let mut state = self.lock();
+        (state.broken, state.running, state.in_flight) = (true, 0, 0);
+        state.stop_by = Some(Instant::now());
+        for mut job in std::mem::take(&mut state.waiting) {
+            guarded(|| job.fail(FailureKind::Internal));
+        }
     }
 
     /// Waits until there is something to do, at most until `until`.
@@ -195,7 +207,10 @@ impl<'a> Scheduler<'a> {
     /// Lets requests in while there are places and memory: those first that gave way, then those of the client that was served
     /// least.
     fn admit(&mut self, waiting: &mut VecDeque<Running>) {
-        waiting.iter().for_each(|job| self.served.greet(job.client()));
+        self.served.greet(waiting.iter().map(Running::client));
+        // What those that run will need for their prompts is theirs already.
+        let needed = |job: &Running| job.missing_blocks(job.uncomputed() + 1);
+        let mut promised: usize = self.running.iter().map(needed).sum();
         while self.running.len() < self.limits.running {
             let next = if self.preempted.is_empty() {
                 self.served.least(waiting.iter().map(Running::client)).and_then(|index| waiting.remove(index))
@@ -204,13 +219,14 @@ impl<'a> Scheduler<'a> {
             };
             let Some(mut next) = next else { return };
             next.adopt(&mut self.blocks, &self.secret);
-            let room = self.blocks.available() >= next.missing_blocks(next.uncomputed() + 1);
+            let room = self.blocks.available() >= promised + needed(&next);
             if !room && !self.running.is_empty() {
                 next.release(&mut self.blocks, Instant::now());
                 self.preempted.push_front(next);
                 return;
             }
-            self.counts.cached_tokens += next.computed() as u64;
+            self.counts.cached_tokens += next.begin() as u64;
+            promised += needed(&next);
             self.running.push(next);
         }
     }
@@ -230,8 +246,23 @@ impl<'a> Scheduler<'a> {
             shares.iter().for_each(|(index, _)| ends[*index] = Some(End::Failed));
         }
         self.counts.steps += 1;
+        self.poll_others(&shares, &mut ends);
         let mut ends = ends.into_iter();
         self.remove(|_| ends.next().flatten());
+    }
+
+    /// Those that had no share of the step may be unwanted too.
+    fn poll_others(&mut self, shares: &[(usize, Share)], ends: &mut [Option<End>]) {
+        let now = Instant::now();
+        let mut shares = shares.iter().map(|(index, _)| *index).peekable();
+        for (index, job) in self.running.iter_mut().enumerate() {
+            if shares.next_if_eq(&index).is_none() {
+                ends[index] = match guarded(|| job.poll(now)) {
+                    Some(flow) => flow.is_break().then_some(End::Told),
+                    None => Some(End::Failed),
+                };
+            }
+        }
     }
 
     fn drop_late(&mut self) {
@@ -258,18 +289,32 @@ impl<'a> Scheduler<'a> {
         self.ended(before - self.running.len());
     }
 
-    /// What each running request does in the next step, by its index. Makes room in the cache for it.
+    /// What each running request does in the next step, by its index. Makes room in the cache for it. Those that write come first;
+    /// what is left of the step's rows is for prompts, in equal pieces that are worth it, the earliest first.
     fn shares(&mut self) -> Vec<(usize, Share)> {
         let decoding = self.running.iter().filter(|job| job.is_decoding()).count();
         let reading = self.running.len() - decoding;
-        let piece = (self.limits.tokens.saturating_sub(decoding) / reading.max(1)).max(MIN_PIECE);
+        let mut left = self.limits.tokens.saturating_sub(decoding);
+        let piece = (left / reading.max(1)).max(MIN_PIECE);
         let mut drafts =
             if self.limits.drafts && reading == 0 { DRAFT_ROWS.saturating_sub(decoding) } else { 0 };
         let mut shares = Vec::new();
         let mut index = 0;
         while index < self.running.len() {
+            let spare = self.blocks.free() > self.running.len();
             let job = &mut self.running[index];
-            let share = job.share(piece, if job.is_decoding() { drafts.min(MAX_DRAFT) } else { 0 });
+            let share = if job.is_decoding() {
+                // Nobody gives way for a guess.
+                job.share(1, if spare { drafts } else { drafts.min(job.room_for_drafts()) }.min(MAX_DRAFT))
+            } else {
+                let share = job.share(piece.min(left), 0);
+                left -= share.tokens.len();
+                share
+            };
+            if share.tokens.is_empty() {
+                index += 1; // not its turn
+                continue;
+            }
             if !self.make_room(index, share.tokens.len()) {
                 continue; // it gave way itself
             }
@@ -312,9 +357,8 @@ impl<'a> Scheduler<'a> {
     }
 
     fn wipe(&mut self) {
-        if !self.blocks.dirty().is_empty() && self.cpu.wipe(self.blocks.dirty()).is_ok() {
-            self.blocks.wiped();
-        }
+        self.cpu.wipe(self.blocks.dirty());
+        self.blocks.wiped();
     }
 
     fn compute(&mut self, shares: &[(usize, Share)]) -> Result<(), Error> {
@@ -343,7 +387,7 @@ impl<'a> Scheduler<'a> {
             let (ours, rest) = scores.split_at(share.wanted * vocabulary);
             scores = rest;
             let job = &mut self.running[*index];
-            let before = (job.computed(), job.completion_tokens());
+            let before = (job.computed(), job.completion_tokens(), job.read());
             let flow = guarded(|| job.advance(share, ours, self.model));
             ends[*index] = match flow {
                 Some(Ok(ControlFlow::Continue(()))) => None,
@@ -355,10 +399,8 @@ impl<'a> Scheduler<'a> {
             self.counts.completion_tokens += written as u64;
             self.counts.drafted += drafted as u64;
             self.counts.accepted += written.saturating_sub(1).min(drafted) as u64;
-            if before.1 == 0 {
-                self.counts.prompt_tokens += (share.tokens.len() - drafted) as u64;
-            }
-            self.served.add(job.client(), share.tokens.len());
+            self.counts.prompt_tokens += (job.read() - before.2) as u64;
+            self.served.add(job.client(), job.computed() - before.0);
             if ends[*index].is_none() {
                 job.publish(before.0, &mut self.blocks, &self.secret);
             }

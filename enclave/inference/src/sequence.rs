@@ -57,6 +57,8 @@ pub(crate) struct Running {
     /// Prefixes of the full blocks, as far as they were needed.
     prefixes: Vec<Prefix>,
     completion_tokens: usize,
+    /// Tokens of the prompt that were computed, or found, at one time.
+    read: usize,
     draft: Drafter,
 }
 
@@ -81,6 +83,7 @@ impl Running {
             table: Vec::new(),
             prefixes: Vec::new(),
             completion_tokens: 0,
+            read: 0,
             draft: Drafter::default(),
         }
     }
@@ -95,6 +98,22 @@ impl Running {
 
     pub(crate) fn computed(&self) -> usize {
         self.computed
+    }
+
+    pub(crate) fn read(&self) -> usize {
+        self.read
+    }
+
+    /// It runs from now on; gives the tokens of its prompt that it found in the cache, the first time.
+    pub(crate) fn begin(&mut self) -> usize {
+        let found = if self.read == 0 { self.computed.min(self.job.prompt.len()) } else { 0 };
+        self.read = self.read.max(found);
+        found
+    }
+
+    /// Guesses that fit into its blocks, behind the token that is due.
+    pub(crate) fn room_for_drafts(&self) -> usize {
+        (self.table.len() * BLOCK_TOKENS).saturating_sub(self.computed + 1)
     }
 
     pub(crate) fn table(&self) -> &[u32] {
@@ -156,7 +175,8 @@ impl Running {
 
     /// Gives all blocks back. What was computed is computed again if the sequence goes on.
     pub(crate) fn release(&mut self, blocks: &mut Blocks, now: Instant) {
-        self.table.drain(..).for_each(|block| blocks.give_back(block, now));
+        // The last first: of what can be found again, ends are given up before beginnings.
+        self.table.drain(..).rev().for_each(|block| blocks.give_back(block, now));
         self.computed = 0;
     }
 
@@ -186,6 +206,7 @@ impl Running {
     ) -> Result<ControlFlow<()>, Error> {
         let drafted = share.wanted.saturating_sub(1);
         self.computed += share.tokens.len() - drafted;
+        self.read = self.read.max(self.computed.min(self.job.prompt.len()));
         if share.wanted == 0 {
             return Ok((self.job.sink)(GenerateEvent::Working));
         }

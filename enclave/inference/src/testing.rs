@@ -74,6 +74,11 @@ impl Tiny {
         self
     }
 
+    pub(crate) fn with_float(mut self, key: &str, value: f32) -> Self {
+        self.set(key, Value::F32(value));
+        self
+    }
+
     pub(crate) fn without(mut self, key: &str) -> Self {
         self.metadata.remove(key);
         self

@@ -157,7 +157,11 @@ impl Api {
 
     fn status(&self) -> Response<Body> {
         let (read, total) = self.enclave.model.progress();
-        let state = if self.enclave.model.served().is_some() { "ready" } else { "loading" };
+        let state = match self.enclave.model.served() {
+            Some(served) if served.engine.is_broken() => "failed",
+            Some(_) => "ready",
+            None => "loading",
+        };
         let epoch = self.enclave.node.current().number;
         let status =
             json!({ "state": state, "model_bytes_read": read, "model_bytes": total, "epoch": epoch });

@@ -59,6 +59,8 @@ impl Activations {
     }
 }
 
+/// Blocks without a larger number are zero: their scale is none of 16 bits, and the inverse of it may be none of 32.
+const SMALLEST: f32 = 1e-30;
 /// Less is not worth handing over.
 const ROWS_PER_TASK: usize = 8;
 
@@ -76,16 +78,19 @@ impl Kernel for Quantise<'_> {
             let halves = from.as_chunks::<LANES>().0;
             let (a, b) = (s.load(&halves[0]), s.load(&halves[1]));
             let max = s.largest(s.max(s.abs(a), s.abs(b)));
-            let inverse = s.splat(if max == 0.0 { 0.0 } else { 127.0 / max });
+            // What is not a finite number times 0 is not a number.
+            let zero = s.splat(0.0);
+            let finite = !s.sum(s.fma(a, zero, s.mul(b, zero))).is_nan();
+            let inverse = s.splat(if finite && max > SMALLEST { 127.0 / max } else { 0.0 });
             let mut q = [[0; LANES]; 2];
             s.store_int(s.round(s.mul(a, inverse)), &mut q[0]);
             s.store_int(s.round(s.mul(b, inverse)), &mut q[1]);
-            // What is not a number has no integer; the scale, which is none either, keeps it one.
             for (word, four) in to.words.iter_mut().zip(q.as_flattened().as_chunks::<4>().0) {
                 *word = i32::from_le_bytes(four.map(|q| q.to_le_bytes()[0]));
             }
-            to.sums = q.map(|half| half.iter().sum());
-            let scale = max / 127.0;
+            // Of what is not a number the integers mean nothing: the scale, which is none either, makes it none again.
+            to.sums = if finite { q.map(|half| half.iter().sum()) } else { [0; 2] };
+            let scale = if finite { max / 127.0 } else { f32::NAN };
             let mut rounded = [0; LANES];
             let mut values = [0.0; LANES];
             values[0] = scale;
@@ -100,6 +105,28 @@ impl Kernel for Quantise<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_a_number_stays_none_on_every_processor() {
+        let pool = Pool::new(1).unwrap();
+        for (index, odd) in [(3, f32::NAN), (20, f32::NAN), (7, f32::INFINITY), (31, f32::NEG_INFINITY)] {
+            let mut row = vec![1.0; 64];
+            row[index] = odd;
+            for level in Level::all() {
+                let mut blocks = Activations::default();
+                blocks.quantise(&pool, level, &row, 64);
+                let [first, second] = blocks.row(0) else { panic!("two blocks") };
+                assert!(
+                    first.scale.is_nan() && first.scaled_sum.is_nan() && first.sums == [0; 2],
+                    "{level:?} {odd}"
+                );
+                assert!(second.scale > 0.0);
+            }
+        }
+        let mut blocks = Activations::default();
+        blocks.quantise(&pool, Level::detect(), &[1e-38; 32], 32);
+        assert_eq!((blocks.row(0)[0].words, blocks.row(0)[0].sums), ([0; 8], [0; 2]));
+    }
 
     #[test]
     fn blocks_are_the_same_on_every_processor_and_near_the_numbers() {

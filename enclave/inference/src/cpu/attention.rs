@@ -13,6 +13,10 @@ use zeroize::Zeroizing;
 /// Positions of a chunk.
 const CHUNK: usize = 256;
 const CHUNK_BLOCKS: usize = CHUNK / BLOCK_TOKENS;
+/// Rows of a tile up to which threads share its chunks.
+const FEW_ROWS: usize = 8;
+/// Chunks of all tiles and heads whose results wait to be merged: some megabytes.
+const MAX_STATES: usize = 2048;
 /// Rows of one sequence that are computed together, so that they share what is fetched of the cache.
 const ROWS: usize = 16;
 
@@ -43,10 +47,9 @@ pub(crate) fn attend(pool: &Pool, level: Level, call: &Call<'_>, out: &mut [f32]
         }
     }
     let parts: Vec<usize> = tiles.iter().map(|tile| call.attention.chunks(tile).len()).collect();
-    if tiles.len() * kv_heads >= 4 * pool.threads()
-        || parts.iter().all(|parts| *parts < 2)
-        || pool.threads() == 1
-    {
+    let enough =
+        tiles.len() * kv_heads >= 4 * pool.threads() || tiles.iter().any(|tile| tile.rows > FEW_ROWS);
+    if enough || parts.iter().all(|parts| *parts < 2) || pool.threads() == 1 {
         let columns = heads / kv_heads * dim;
         pool.tiles(out, heads * dim, &bounds, columns, |tile, head, mut out| {
             let task = Task::new(call, &tiles[tile], head);
@@ -58,7 +61,18 @@ pub(crate) fn attend(pool: &Pool, level: Level, call: &Call<'_>, out: &mut [f32]
         });
         return;
     }
-    in_parts(pool, level, call, &tiles, &parts, &bounds, out);
+    // Some tiles at a time: every chunk of theirs has memory of its own.
+    let mut first = 0;
+    while first < tiles.len() {
+        let mut states = 0;
+        let fit = parts[first..].iter().take_while(|parts| {
+            states += **parts * kv_heads;
+            states <= MAX_STATES
+        });
+        let next = first + fit.count().max(1);
+        in_parts(pool, level, call, &tiles[first..next], &parts[first..next], &bounds[first..=next], out);
+        first = next;
+    }
 }
 
 /// Few rows with many positions: threads share the chunks of a row.
@@ -148,8 +162,8 @@ impl<'a> Task<'a> {
 
 /// Softmax so far, of each pair: the largest score, the sum of weights, and the weighted sum of values.
 struct State {
-    max: Vec<f32>,
-    sum: Vec<f32>,
+    max: Zeroizing<Vec<f32>>,
+    sum: Zeroizing<Vec<f32>>,
     values: Zeroizing<Vec<f32>>,
     dim: usize,
 }
@@ -157,7 +171,8 @@ struct State {
 impl State {
     fn new(pairs: usize, dim: usize) -> Self {
         let values = Zeroizing::new(vec![0.0; pairs * dim]);
-        Self { max: vec![f32::NEG_INFINITY; pairs], sum: vec![0.0; pairs], values, dim }
+        let (max, sum) = (vec![f32::NEG_INFINITY; pairs], vec![0.0; pairs]);
+        Self { max: Zeroizing::new(max), sum: Zeroizing::new(sum), values, dim }
     }
 
     #[inline(always)]

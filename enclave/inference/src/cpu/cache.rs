@@ -10,6 +10,9 @@ use zeroize::Zeroize;
 /// Positions of a block: as many as a vector has numbers.
 pub(crate) const BLOCK_TOKENS: usize = LANES;
 
+/// The largest 16-bit float.
+const MOST: f32 = 65504.0;
+
 /// Memory for the blocks.
 pub(crate) struct Cache {
     heads: Vec<Head>,
@@ -133,14 +136,16 @@ impl Kernel for WriteRow<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        // Never infinite: rows before this one multiply what they do not see with 0.
+        let bounded = |from: &[f32; LANES]| from.map(|x| x.clamp(-MOST, MOST));
         let value = self.value.as_chunks::<LANES>().0;
         for (from, to) in value.iter().zip(self.values.as_chunks_mut::<LANES>().0) {
-            s.store_f16(s.load(from), to);
+            s.store_f16(s.load(&bounded(from)), to);
         }
         let key = self.key.as_chunks::<LANES>().0;
         let mut rounded = [0; LANES];
         for (from, to) in key.iter().zip(self.keys.as_chunks_mut::<{ LANES * LANES }>().0) {
-            s.store_f16(s.load(from), &mut rounded);
+            s.store_f16(s.load(&bounded(from)), &mut rounded);
             for (lane, x) in rounded.iter().enumerate() {
                 to[lane * BLOCK_TOKENS + self.within] = *x;
             }

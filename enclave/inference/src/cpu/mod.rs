@@ -279,8 +279,7 @@ impl Backend for Cpu {
         Ok(self.slice(Place::Scores))
     }
 
-    fn wipe(&mut self, blocks: &[u32]) -> Result<(), Error> {
+    fn wipe(&mut self, blocks: &[u32]) {
         self.cache.wipe(blocks);
-        Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-/// Looks at a flag before the processor is offered to other threads: some tens of microseconds.
+/// Looks at a flag before the processor is offered to other threads: less than a millisecond.
 const SPINS: u32 = 20_000;
 
 /// Bits of a round: whether it is open; those below count workers, those from [`NUMBER`] on are its number.
@@ -97,11 +97,11 @@ impl Pool {
         *lock(&self.shared.work) = Some(Work { task: forever, tasks });
         self.shared.next.store(0, Ordering::Relaxed);
         let number = (self.shared.round.load(Ordering::Relaxed) >> NUMBER) + 1;
+        let round = Round(&self.shared); // before the round is open: nothing may unwind without it
         self.shared.round.store(number << NUMBER | OPEN, Ordering::Release);
         if !self.shared.awake.load(Ordering::Acquire) {
             self.shared.wake_all();
         }
-        let round = Round(&self.shared);
         self.shared.take_tasks(task, tasks);
         drop(round);
         let panic = lock(&self.shared.panic).take();
@@ -223,7 +223,7 @@ impl Shared {
                 continue;
             }
             if self.round.compare_exchange(round, round + 1, Ordering::AcqRel, Ordering::Acquire).is_err() {
-                seen -= 1; // another worker joined, or the round ended
+                seen = seen.wrapping_sub(1); // another worker joined, or the round ended
                 continue;
             }
             let work = *lock(&self.work);

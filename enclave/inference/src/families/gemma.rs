@@ -5,7 +5,7 @@
 use super::{Keys, LayerSpec, MAX_CONTEXT, Rope, Spec};
 use crate::backend::Activation;
 use crate::error::Error;
-use crate::source::Source;
+use crate::source::{Source, bad};
 
 /// Layers of the models whose attention is scaled by the width per head instead of the size of a head.
 const GEMMA2_27B: usize = 46;
@@ -35,6 +35,9 @@ pub(super) fn gemma3(source: &Source<'_>) -> Result<Spec, Error> {
     let base = keys.positive("rope.freq_base_swa")?.unwrap_or(10_000.0);
     spec.ropes.push(Rope { base, dims: spec.ropes[0].dims, divisor: 1.0 });
     let window = keys.optional_count("attention.sliding_window", MAX_CONTEXT)?.unwrap_or(1024);
+    if keys.optional_count("attention.sliding_window_pattern", MAX_CONTEXT)?.is_some_and(|every| every != 6) {
+        return Err(bad(&keys.key("attention.sliding_window_pattern"), "is not 6"));
+    }
     for (index, layer) in spec.layers.iter_mut().enumerate() {
         if !(index + 1).is_multiple_of(6) {
             *layer = LayerSpec { rope: 1, window: Some(window) };

@@ -140,7 +140,7 @@ impl Keys<'_, '_> {
         }
         let epsilon = "attention.layer_norm_rms_epsilon";
         let epsilon =
-            self.float(epsilon)?.ok_or_else(|| Error::MissingMetadata { key: self.key(epsilon) })?;
+            self.positive(epsilon)?.ok_or_else(|| Error::MissingMetadata { key: self.key(epsilon) })?;
         let rope = self.rope(dim)?;
         Ok(Spec {
             sizes: Sizes { vocabulary: 0, hidden, feed_forward, layers, heads, kv_heads, dim },
@@ -190,13 +190,74 @@ impl Keys<'_, '_> {
             return Err(bad(&self.key("rope.dimension_count"), "is odd"));
         }
         let divisor = match self.source.optional_string(&self.key("rope.scaling.type"))? {
-            None | Some("none") => 1.0,
-            Some("linear") => self.positive("rope.scaling.factor")?.unwrap_or(1.0),
+            Some("none") => 1.0,
+            None | Some("linear") => {
+                let factor = self.positive("rope.scaling.factor")?;
+                factor.or(self.positive("rope.scale_linear")?).unwrap_or(1.0) // the older name
+            }
             Some(name) => {
                 let name = name.to_owned();
                 return Err(Error::Unsupported { what: "rope scaling", name, supported: "none, linear" });
             }
         };
         Ok(Rope { base: self.positive("rope.freq_base")?.unwrap_or(10_000.0), dims, divisor })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf;
+    use crate::testing::Tiny;
+
+    fn read(tiny: Tiny) -> Result<Spec, String> {
+        let bytes = tiny.build();
+        Spec::read(&gguf::parse(&bytes).unwrap(), 300).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn sizes_out_of_range_are_refused_by_name() {
+        for (key, value) in [
+            ("llama.block_count", 0),
+            ("llama.block_count", MAX_LAYERS + 1),
+            ("llama.embedding_length", MAX_WIDTH + 16),
+            ("llama.embedding_length", 72),
+            ("llama.feed_forward_length", 100),
+            ("llama.context_length", MAX_CONTEXT + 1),
+            ("llama.attention.head_count", 0),
+            ("llama.attention.head_count", 8), // heads of 8
+            ("llama.attention.head_count", 3),
+            ("llama.attention.head_count_kv", 3),
+            ("llama.attention.head_count_kv", 5),
+            ("llama.attention.key_length", MAX_DIM + 16),
+            ("llama.attention.key_length", 24),
+            ("llama.attention.value_length", 32),
+            ("llama.rope.dimension_count", 3),
+            ("llama.rope.dimension_count", 18),
+            ("llama.attention.sliding_window", 0),
+        ] {
+            let error = read(Tiny::default().with_number(key, value)).unwrap_err();
+            let named = error.contains(key) || error.contains("head_count") || error.contains("value_length");
+            assert!(named, "{key} = {value}: {error}");
+        }
+        assert!(read(Tiny::default().with_number("llama.block_count", MAX_LAYERS)).is_ok());
+        assert!(read(Tiny::default().with_number("llama.context_length", MAX_CONTEXT)).is_ok());
+        assert!(read(Tiny::default().with_number("llama.attention.key_length", MAX_DIM)).is_ok());
+    }
+
+    #[test]
+    fn numbers_that_make_no_sense_are_refused_by_name() {
+        for key in
+            ["llama.rope.freq_base", "llama.attention.layer_norm_rms_epsilon", "llama.rope.scaling.factor"]
+        {
+            assert!(read(Tiny::default().with_number(key, 0)).unwrap_err().contains(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn positions_are_divided_as_either_key_says() {
+        let divisor = |key: &str| read(Tiny::default().with_float(key, 4.0)).unwrap().ropes[0].divisor;
+        assert!((divisor("llama.rope.scaling.factor"), divisor("llama.rope.scale_linear")) == (4.0, 4.0));
+        assert!(read(Tiny::default()).unwrap().ropes[0].divisor == 1.0);
     }
 }
