@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use anyhow::Context;
 use cocoon_client::{AttestedSession, ChatEvent, ChatRequest, Policy, connect};
 use cocoon_inference::{
     Engine, EngineConfig, GenerateEvent, GenerateRequest, Message, Model, Role, read_model,
@@ -20,7 +21,6 @@ const STREAMS: usize = 64;
 const ANSWER: u32 = 64;
 /// Odd, so that the median is one of the pairs.
 const PAIRS: usize = 5;
-const MODEL: &str = "smollm2-135m-instruct";
 
 /// Measures everything about serving.
 ///
@@ -33,10 +33,12 @@ pub fn measure() -> anyhow::Result<Vec<Row>> {
     let runtime = Runtime::new()?;
     let policy = Policy::from_toml(&std::fs::read_to_string(host.policy())?)?;
     let sessions = runtime.block_on(sessions(&host.address, &policy))?;
+    let models = runtime.block_on(sessions[0].models())?;
+    let model = models.first().context("the enclave has no model")?;
     let all = alternate(
         PAIRS,
         || Ok(Figures::of(&in_process(&engine)?).all()),
-        || Ok(Figures::of(&runtime.block_on(through_everything(&sessions))?).all()),
+        || Ok(Figures::of(&runtime.block_on(through_everything(&sessions, model))?).all()),
     )?;
     let names = [
         ("tokens of all streams together", Better::Higher, "tokens/s"),
@@ -138,12 +140,12 @@ async fn sessions(address: &str, policy: &Policy) -> anyhow::Result<Vec<Attested
     Ok(sessions)
 }
 
-async fn through_everything(sessions: &[AttestedSession]) -> anyhow::Result<Vec<Stream>> {
+async fn through_everything(sessions: &[AttestedSession], model: &str) -> anyhow::Result<Vec<Stream>> {
     let mut clients = JoinSet::new();
     for (stream, session) in sessions.iter().enumerate() {
-        let session = session.clone();
+        let (session, model) = (session.clone(), model.to_owned());
         clients.spawn(async move {
-            let mut request = ChatRequest::new(MODEL, prompt(stream));
+            let mut request = ChatRequest::new(model, prompt(stream));
             request.max_tokens = Some(ANSWER);
             request.seed = Some(stream as u64);
             let asked = Instant::now();
