@@ -133,53 +133,36 @@ fn quantised_panel<S: Simd>(
     let blocks = inputs / BLOCK;
     let first = panel * blocks;
     let count = weights.bits.lines();
-    let lines = &weights.lines[first * count..]; // with those behind the panel, which are fetched next
+    let lines = &weights.lines[first * count..][..blocks * count];
     let offset = weights.offset;
     let minima = weights.minima.as_ref();
     match (weights.bits, &weights.scales) {
         (Bits::Four, Scales::Half(scales)) => {
             let minima = minima.and_then(Scales::half).map(|all| &all[first..]);
-            let integers = Integers {
-                lines: lines.as_chunks::<4>().0,
-                offset,
-                scales: &scales[first..][..blocks],
-                minima,
-            };
+            let integers =
+                Integers { lines: lines.as_chunks::<4>().0, offset, scales: &scales[first..], minima };
             all_rows(s, integers, rows, columns, out);
         }
         (Bits::Four, Scales::Single(scales)) => {
             let minima = minima.and_then(Scales::single).map(|all| &all[first..]);
-            let integers = Integers {
-                lines: lines.as_chunks::<4>().0,
-                offset,
-                scales: &scales[first..][..blocks],
-                minima,
-            };
+            let integers =
+                Integers { lines: lines.as_chunks::<4>().0, offset, scales: &scales[first..], minima };
             all_rows(s, integers, rows, columns, out);
         }
         (Bits::Eight, Scales::Half(scales)) => {
             let minima = minima.and_then(Scales::half).map(|all| &all[first..]);
-            let integers = Integers {
-                lines: lines.as_chunks::<8>().0,
-                offset,
-                scales: &scales[first..][..blocks],
-                minima,
-            };
+            let integers =
+                Integers { lines: lines.as_chunks::<8>().0, offset, scales: &scales[first..], minima };
             all_rows(s, integers, rows, columns, out);
         }
         (Bits::Eight, Scales::Single(scales)) => {
             let minima = minima.and_then(Scales::single).map(|all| &all[first..]);
-            let integers = Integers {
-                lines: lines.as_chunks::<8>().0,
-                offset,
-                scales: &scales[first..][..blocks],
-                minima,
-            };
+            let integers =
+                Integers { lines: lines.as_chunks::<8>().0, offset, scales: &scales[first..], minima };
             all_rows(s, integers, rows, columns, out);
         }
         (_, Scales::Two(scales)) => {
-            let halves =
-                Halves { lines: lines.as_chunks::<8>().0, offset, scales: &scales[first..][..blocks] };
+            let halves = Halves { lines: lines.as_chunks::<8>().0, offset, scales: &scales[first..] };
             all_rows(s, halves, rows, columns, out);
         }
     }
@@ -212,9 +195,6 @@ impl Scale for [f32; LANES] {
     }
 }
 
-/// Lines that are asked for before they are needed: some 4 KiB.
-const AHEAD: usize = 64;
-
 /// One scale, and perhaps one minimum, per block and output. `LINES`: 4 for integers of four bits, 8 for those of eight.
 #[derive(Clone, Copy)]
 struct Integers<'a, const LINES: usize, T> {
@@ -227,7 +207,7 @@ struct Integers<'a, const LINES: usize, T> {
 impl<const LINES: usize, T: Scale> Blocks for Integers<'_, LINES, T> {
     #[inline(always)]
     fn len(self) -> usize {
-        self.scales.len()
+        self.lines.len()
     }
 
     #[inline(always)]
@@ -238,11 +218,6 @@ impl<const LINES: usize, T: Scale> Blocks for Integers<'_, LINES, T> {
         }
         let lines = &self.lines[at];
         for (n, line) in lines.iter().enumerate() {
-            if R == 1
-                && let Some(ahead) = self.lines.get(at + AHEAD / LINES)
-            {
-                s.prefetch(&ahead[n]); // one row waits for memory
-            }
             let bytes = s.load_bytes(line);
             if LINES == 4 {
                 let (low, high) = (s.low_nibbles(bytes), s.high_nibbles(bytes));
@@ -280,7 +255,7 @@ struct Halves<'a> {
 impl Blocks for Halves<'_> {
     #[inline(always)]
     fn len(self) -> usize {
-        self.scales.len()
+        self.lines.len()
     }
 
     #[inline(always)]

@@ -141,10 +141,6 @@ impl Simd for Avx2 {
         both!(H => vector!(_mm256_loadu_si256(halves[H].as_ptr().cast())))
     }
     #[inline(always)]
-    fn prefetch(self, x: &Line) {
-        vector!(_mm_prefetch::<_MM_HINT_T0>(x.0.as_ptr().cast()));
-    }
-    #[inline(always)]
     fn low_nibbles(self, x: Self::B) -> Self::B {
         both!(H => vector!(_mm256_and_si256(x[H], _mm256_set1_epi8(15))))
     }

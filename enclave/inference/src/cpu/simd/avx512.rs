@@ -111,10 +111,6 @@ impl Simd for Avx512 {
         vector!(_mm512_load_si512(x.0.as_ptr().cast()))
     }
     #[inline(always)]
-    fn prefetch(self, x: &Line) {
-        vector!(_mm_prefetch::<_MM_HINT_T0>(x.0.as_ptr().cast()));
-    }
-    #[inline(always)]
     fn low_nibbles(self, x: __m512i) -> __m512i {
         vector!(_mm512_and_si512(x, _mm512_set1_epi8(15)))
     }

@@ -151,8 +151,6 @@ pub(crate) trait Simd: Copy {
     fn splat_int(self, x: i32) -> Self::I;
     fn store_int(self, x: Self::I, to: &mut [i32; LANES]);
     fn load_bytes(self, x: &Line) -> Self::B;
-    /// Asks for a line that will be loaded soon.
-    fn prefetch(self, x: &Line);
     /// Bits 0 to 3 of each byte.
     fn low_nibbles(self, x: Self::B) -> Self::B;
     /// Bits 4 to 7 of each byte.

@@ -98,8 +98,6 @@ impl Simd for Portable {
         x.0
     }
     #[inline(always)]
-    fn prefetch(self, _x: &Line) {}
-    #[inline(always)]
     fn low_nibbles(self, x: Self::B) -> Self::B {
         x.map(|byte| byte & 15)
     }
