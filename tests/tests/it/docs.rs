@@ -191,6 +191,7 @@ fn flags_in_the_documents_exist() {
         help("cocoon-measure", &["predict", "policy"]),
         help("cocoon-measure", &["predict", "host-data"]),
         help("cocoon-sim-processor", &["serve"]),
+        help("cocoon-enclave", &["bench"]),
         help("cocoon-measure", &["predict", "snp"]),
         help("cocoon-measure", &["predict", "tdx"]),
         help("cocoon-measure", &["explain"]),
