@@ -10,7 +10,7 @@
 //! | [`server`] | listeners, limits, shutdown |
 //! | [`api`] | the OpenAI API |
 //! | [`model`] | the model, while it loads and after |
-//! | [`bench`] | what the engine reaches here, without all of that |
+//! | [`mod@bench`] | what the engine reaches here, without all of that |
 //! | [`init`] | PID 1 of the image, before all of that |
 //! | [`events`] | the event log: the only thing that the enclave says outside the channel |
 
