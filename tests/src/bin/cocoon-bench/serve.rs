@@ -6,7 +6,8 @@ use std::time::Instant;
 use anyhow::Context;
 use cocoon_client::{AttestedSession, ChatEvent, ChatRequest, Policy, connect};
 use cocoon_inference::{
-    Engine, EngineConfig, GenerateEvent, GenerateRequest, Message, Model, Role, read_model,
+    CacheSalt, ClientId, Engine, EngineConfig, GenerateEvent, GenerateRequest, Message, Model, Role,
+    read_model,
 };
 use cocoon_tests::programs::HostProcess;
 use tokio::runtime::Runtime;
@@ -111,6 +112,9 @@ fn in_process(engine: &Engine) -> anyhow::Result<Vec<Stream>> {
         let mut request = GenerateRequest::new(vec![message]);
         request.max_tokens = Some(usize::try_from(ANSWER)?);
         request.seed = Some(stream as u64);
+        // As the enclave tells connections apart: a stream finds its own prompt of the round before in the cache, on both sides.
+        let client = [u8::try_from(stream)?; 32];
+        (request.client, request.cache_salt) = (Some(ClientId(client)), Some(CacheSalt(client)));
         let (done, asked, mut pieces) = (done.clone(), Instant::now(), Vec::new());
         let sink = move |event: GenerateEvent| {
             match event {
