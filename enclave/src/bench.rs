@@ -29,6 +29,10 @@ pub struct BenchSettings {
     #[arg(long, value_name = "NAME", default_value = "q4_0", requires = "random")]
     encoding: String,
 
+    /// Compute on this machine's GPU; needs a program built with feature cuda
+    #[arg(long)]
+    gpu: bool,
+
     /// Threads that compute [default: as many as there are processors]
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Vec<u16>,
@@ -89,10 +93,11 @@ impl BenchSettings {
 
     fn load(&self) -> anyhow::Result<Model> {
         if let Some(shape) = &self.random {
-            return Ok(random_model(shape, &self.encoding)?);
+            return Ok(random_model(shape, &self.encoding, self.gpu)?);
         }
         let path = self.model.as_ref().context("--model or --random is needed")?;
-        Ok(Model::load(read_model(path, None, |_, _| ())?)?)
+        let bytes = read_model(path, None, |_, _| ())?;
+        Ok(if self.gpu { Model::load_on_gpu(bytes) } else { Model::load(bytes) }?)
     }
 
     fn write(&self, out: &mut impl Write, figures: &Figures) -> anyhow::Result<()> {

@@ -90,6 +90,11 @@ pub enum Event {
     },
     /// The model file cannot be used: the enclave ends.
     ModelUnusable,
+    /// The engine cannot go on: running answers ended with an error, and requests are refused until the enclave is started again.
+    EngineBroken {
+        /// What happened.
+        reason: EngineFault,
+    },
     /// Connections are accepted.
     Listening {
         /// Where. Port 0 was replaced by the real one.
@@ -190,6 +195,17 @@ pub enum BootStep {
     ModelDisk,
     /// The model does not fit.
     Memory,
+}
+
+/// Why an engine cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EngineFault {
+    /// The GPU failed, or its memory is full: the kernel's log may have an Xid.
+    Gpu,
+    /// A bug.
+    Panicked,
 }
 
 /// Why an enclave cannot go on.

@@ -36,6 +36,9 @@ use tokio::sync::{oneshot, watch};
 const REFUSED: u8 = 1;
 const COULD_NOT_TELL: u8 = 2;
 
+/// For keys and values, if nobody says how many, in the memory of processors.
+const MAX_KV_BYTES: u64 = 4 << 30;
+
 /// For telling GPUs that they are not used any more.
 const RETIRE_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -167,6 +170,7 @@ async fn run(
     events: EventLog,
     host: Option<watch::Receiver<bool>>,
 ) -> anyhow::Result<()> {
+    settings.check()?;
     let clock = clock();
     let platform = start_platform(&settings, &clock, &events)?;
     let gpus = start_gpus(&settings)?;
@@ -341,7 +345,8 @@ fn load(
         Some(read) => read,
         None => model.read(&settings.model, settings.model_size, settings.model_digest, events)?,
     };
-    model.load(read, settings.model_name.clone(), engine_config(settings), events)?;
+    let engine = (settings.computes_on_gpu(), engine_config(settings));
+    model.load(read, settings.model_name.clone(), engine, events)?;
     events.log(&Event::Ready);
     Ok(())
 }
@@ -356,8 +361,10 @@ fn engine_config(settings: &Settings) -> EngineConfig {
     engine.step_tokens = usize::try_from(settings.step_tokens).unwrap_or(engine.step_tokens);
     engine.speculate = !settings.no_speculation;
     let wanted = settings.kv_memory.map(|mebibytes| u64::from(mebibytes) << 20);
-    let quarter = || Some((init::available_memory()? / 4).min(engine.kv_bytes as u64));
-    let bytes = wanted.or_else(quarter);
-    engine.kv_bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(engine.kv_bytes);
+    let quarter = || {
+        let on_processors = !settings.computes_on_gpu();
+        on_processors.then(init::available_memory).flatten().map(|bytes| (bytes / 4).min(MAX_KV_BYTES))
+    };
+    engine.kv_bytes = wanted.or_else(quarter).and_then(|bytes| usize::try_from(bytes).ok());
     engine
 }

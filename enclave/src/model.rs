@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock};
 
 use cocoon_attestation::Digest;
 use cocoon_attestation::wire::{ModelFile, ModelManifest};
-use cocoon_inference::{Engine, EngineConfig, Model, ModelBytes, ModelFormat};
+use cocoon_inference::{Breakdown, Engine, EngineConfig, Model, ModelBytes, ModelFormat};
 
-use crate::events::{Event, EventLog};
+use crate::events::{EngineFault, Event, EventLog};
 
 /// Why there is no model.
 #[derive(Debug, thiserror::Error)]
@@ -112,24 +112,33 @@ impl ModelSlot {
         Ok((bytes, got))
     }
 
-    /// Loads the model from the bytes that were hashed, and starts the engine.
+    /// Loads the model from the bytes that were hashed, on this machine's GPU or its processors, and starts the engine.
     ///
     /// # Errors
-    /// When the bytes are not a model that the engine can run.
+    /// When the bytes are not a model that the engine can run, or there is no GPU that can be used.
     pub fn load(
         &self,
         (bytes, digest): (ModelBytes, Digest),
         name: Option<String>,
-        engine: EngineConfig,
+        (on_gpu, engine): (bool, EngineConfig),
         events: &EventLog,
     ) -> Result<(), ModelError> {
         let unusable = |source| {
             events.log(&Event::ModelUnusable);
             ModelError::Unusable { got: digest, source }
         };
-        let model = Model::load(bytes).map_err(unusable)?;
+        let model = if on_gpu { Model::load_on_gpu(bytes) } else { Model::load(bytes) };
+        let model = model.map_err(unusable)?;
         let name = name.unwrap_or_else(|| api_name(model.display_name()));
         let engine = Engine::start(model, engine).map_err(unusable)?;
+        let broken = events.clone();
+        engine.on_breakdown(move |why| {
+            let reason = match why {
+                Breakdown::Gpu => EngineFault::Gpu,
+                Breakdown::Panic | _ => EngineFault::Panicked,
+            };
+            broken.log(&Event::EngineBroken { reason });
+        });
         let context_length = engine.context_length();
         // Only one thread loads, once.
         let _first = self.0.served.set(Served { name, digest, context_length, engine });

@@ -42,7 +42,8 @@ pub struct Settings {
     #[arg(long, default_value = "auto")]
     pub tee: Tee,
 
-    /// NVIDIA GPUs that this machine has, all in confidential-computing mode; they attest beside the processor
+    /// NVIDIA GPUs that this machine has, all in confidential-computing mode: they attest beside the processor, and the model runs on
+    /// them; so far on one, with a program built with feature cuda
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_GPUS)))]
     pub gpus: u32,
 
@@ -81,7 +82,8 @@ pub struct Settings {
     pub step_tokens: u32,
 
     /// MiB for keys and values of all requests; contexts are shorter if a whole one does not fit. What does not fit waits, or gives
-    /// way and is computed again [default: enough for all that may run, at most 4096 and a quarter of the memory that is free]
+    /// way and is computed again [default: enough for all that may run, at most 4096 and a quarter of the memory that is free; on a GPU at
+    /// most three quarters of what is free beside the model]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     pub kv_memory: Option<u32>,
 
@@ -110,6 +112,11 @@ pub struct Settings {
     #[arg(long, value_name = "FILE")]
     pub sim_policy_out: Option<PathBuf>,
 
+    /// Compute on this machine's GPU, though nothing attests it
+    #[cfg(feature = "sim")]
+    #[arg(long, conflicts_with = "gpus")]
+    pub sim_gpu: bool,
+
     /// Device of the simulated processor that runs outside this machine
     #[cfg(feature = "sim")]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["sim_state", "sim_policy_out"])]
@@ -131,7 +138,50 @@ pub struct Settings {
     pub sim_state: Option<PathBuf>,
 }
 
+/// Why settings are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// More GPUs than the engine computes on.
+    #[error("--gpus {0}: the model runs on one GPU so far; pass one to the machine")]
+    SeveralGpus(u32),
+    /// The program has no CUDA kernels.
+    #[error(
+        "this program was built without CUDA, so no model runs on a GPU: build it with feature cuda, or leave --gpus away"
+    )]
+    NoCuda,
+    /// A GPU that nothing attests, beside a processor that does.
+    #[cfg(feature = "sim")]
+    #[error("--sim-gpu is for --tee sim: elsewhere GPUs attest, see --gpus")]
+    UnattestedGpu,
+}
+
 impl Settings {
+    /// Whether the model runs on a GPU: on one that attests, or on a simulated platform.
+    #[must_use]
+    pub fn computes_on_gpu(&self) -> bool {
+        #[cfg(feature = "sim")]
+        if self.sim_gpu {
+            return true;
+        }
+        self.gpus > 0
+    }
+
+    /// Refuses what this program cannot do, before anything is started.
+    ///
+    /// # Errors
+    /// With several GPUs, with one that this program was not built for, or with one that nothing attests where that matters.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        #[cfg(feature = "sim")]
+        if self.sim_gpu && self.tee != Tee::Sim {
+            return Err(SettingsError::UnattestedGpu);
+        }
+        match self.gpus {
+            _ if self.computes_on_gpu() && !cfg!(feature = "cuda") => Err(SettingsError::NoCuda),
+            0 | 1 => Ok(()),
+            gpus => Err(SettingsError::SeveralGpus(gpus)),
+        }
+    }
+
     /// Digest of what clients rely on; addresses, paths and thread counts are not part of it.
     ///
     /// # Errors
@@ -192,6 +242,26 @@ mod tests {
         let parse = |gpus| Settings::try_parse_from(["cocoon-enclave", "--model", "m.gguf", "--gpus", gpus]);
         assert_eq!(parse("16").unwrap().gpus, 16);
         assert!(parse("17").is_err() && parse("-1").is_err());
+    }
+
+    #[test]
+    fn gpus_that_nothing_computes_on_or_attests_are_refused() {
+        let check = |extra: &[&str]| {
+            let program = ["cocoon-enclave", "--model", "m.gguf"];
+            Settings::try_parse_from(program.iter().chain(extra)).unwrap().check()
+        };
+        assert_eq!(check(&[]), Ok(()));
+        if cfg!(feature = "cuda") {
+            assert_eq!(check(&["--gpus", "1"]), Ok(()));
+            assert_eq!(check(&["--gpus", "2"]), Err(SettingsError::SeveralGpus(2)));
+        } else {
+            assert_eq!(check(&["--gpus", "1"]), Err(SettingsError::NoCuda));
+        }
+        #[cfg(feature = "sim")]
+        {
+            assert_eq!(check(&["--tee", "snp", "--sim-gpu"]), Err(SettingsError::UnattestedGpu));
+            assert_eq!(check(&["--tee", "sim", "--sim-gpu"]).is_ok(), cfg!(feature = "cuda"));
+        }
     }
 
     #[test]

@@ -71,3 +71,10 @@ KERNEL advance(u32 *positions, u32 *lengths, u32 *slots, const u32 *tables, u32 
     u32 block = at < table_len ? tables[(size_t)i * table_len + at] : ALL;
     slots[i] = block < ALL / BLOCK ? block * BLOCK + position % BLOCK : ALL;
 }
+
+// Overwrites blocks of the cache, of `block_len` values each, with zeros. An id outside of the cache is left out. Grid: ids.
+KERNEL wipe_blocks(bf16 *cache, const u32 *ids, u32 block_len, u32 blocks) {
+    u32 id = ids[blockIdx.x];
+    if (id >= blocks) return;
+    for (u32 i = threadIdx.x; i < block_len; i += blockDim.x) cache[(size_t)id * block_len + i] = bf16{0};
+}

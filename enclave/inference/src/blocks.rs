@@ -5,9 +5,6 @@ use ring::digest::{Context, SHA256};
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-/// Positions of a block.
-pub(crate) use crate::cpu::BLOCK_TOKENS;
-
 /// Blocks that nobody used for so long are given up: a client that comes back later has its prompt computed anew.
 const KEEP: Duration = Duration::from_secs(600);
 

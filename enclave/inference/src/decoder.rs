@@ -1,11 +1,9 @@
 //! The forward pass of a decoder-only transformer, over any backend: rows of many sequences in one step, long prompts in pieces.
-//!
-//! Numbers follow llama.cpp: activations are quantised before products with quantised weights, keys and values are 16-bit floats,
-//! angles come from repeated multiplication in `f32`.
 
-use crate::backend::{Attention, Backend, HeadNorms, Place, Span};
+use crate::backend::{Attention, Backend, Batch, HeadNorms, Place};
 use crate::error::Error;
-use crate::families::{Rope, Spec};
+use crate::families::Spec;
+use crate::rotary::Rotary;
 use crate::source::{Source, bad};
 use crate::weights::RawTensor;
 use std::borrow::Cow;
@@ -13,8 +11,7 @@ use std::borrow::Cow;
 /// The weights of a model and how to compute with them.
 pub(crate) struct Decoder<B: Backend> {
     spec: Spec,
-    /// Factors that angles are divided by, as Llama 3.1 has them.
-    factors: Option<Vec<f32>>,
+    rotary: Rotary,
     embedding: B::Linear,
     /// Not there if it is the embedding.
     output: Option<B::Linear>,
@@ -36,25 +33,15 @@ struct Layer<B: Backend> {
     post_feed_forward_norm: Option<B::Vector>,
 }
 
-/// What one step computes.
-pub(crate) struct Batch<'a> {
-    /// Of all sequences, one after another.
-    pub(crate) tokens: &'a [u32],
-    pub(crate) spans: &'a [Span<'a>],
-    /// Rows whose scores are wanted, ascending.
-    pub(crate) wanted: &'a [usize],
-}
-
 impl<B: Backend> Decoder<B> {
-    /// Takes all weights out of the source. `vocabulary` is the tokenizer's.
-    pub(crate) fn load(source: &mut Source<'_>, vocabulary: usize) -> Result<Self, Error> {
-        let spec = Spec::read(source, vocabulary)?;
+    /// Takes all weights out of the source.
+    pub(crate) fn load(source: &mut Source<'_>, spec: Spec, memory: &B::Memory) -> Result<Self, Error> {
         let sizes = spec.sizes;
-        let table = source.raw_tensor("token_embd.weight", &[vocabulary, sizes.hidden])?;
-        let embedding = B::linear(&[table], None)?;
+        let table = source.raw_tensor("token_embd.weight", &[sizes.vocabulary, sizes.hidden])?;
+        let embedding = B::linear(memory, &[table], None)?;
         let output = if source.has_tensor("output.weight") {
-            let weights = source.raw_tensor("output.weight", &[vocabulary, sizes.hidden])?;
-            Some(B::linear(&[weights], None)?)
+            let weights = source.raw_tensor("output.weight", &[sizes.vocabulary, sizes.hidden])?;
+            Some(B::linear(memory, &[weights], None)?)
         } else {
             None
         };
@@ -63,10 +50,11 @@ impl<B: Backend> Decoder<B> {
         } else {
             None
         };
-        let layers =
-            (0..sizes.layers).map(|index| Layer::load(source, &spec, index)).collect::<Result<_, _>>()?;
-        let output_norm = B::vector(source.vector("output_norm.weight", sizes.hidden)?);
-        Ok(Self { spec, factors, embedding, output, output_norm, layers })
+        let rotary = Rotary { ropes: spec.ropes.clone(), factors };
+        let layer = |index| Layer::load(source, &spec, index, memory);
+        let layers = (0..sizes.layers).map(layer).collect::<Result<_, _>>()?;
+        let output_norm = B::vector(memory, source.vector("output_norm.weight", sizes.hidden)?)?;
+        Ok(Self { spec, rotary, embedding, output, output_norm, layers })
     }
 
     /// Bytes of weights that are fetched for a step with scores.
@@ -81,67 +69,63 @@ impl<B: Backend> Decoder<B> {
         &self.spec
     }
 
-    /// Runs a batch; `backend` then has the scores of the wanted rows.
-    pub(crate) fn step(&self, backend: &mut B, batch: &Batch<'_>) -> Result<(), Error> {
-        let Spec { epsilon, activation, .. } = self.spec;
+    /// Runs a batch, and `ahead` tokens more; `backend` then has what was asked for.
+    pub(crate) fn step(&self, backend: &mut B, batch: &Batch<'_>, ahead: usize) -> Result<(), Error> {
         if batch.tokens.iter().any(|token| *token as usize >= self.spec.sizes.vocabulary) {
             return Err(Error::Compute("a token beyond the vocabulary".to_owned()));
         }
-        let angles = self.spec.ropes.iter().map(|rope| self.angles(rope, batch)).collect();
-        backend.begin(batch.tokens.len(), batch.spans, angles)?;
-        backend.embed(&self.embedding, batch.tokens, self.spec.embedding_scale);
-        for (index, layer) in self.layers.iter().enumerate() {
-            backend.normalise(Place::Stream, &layer.attention_norm, epsilon, Place::Normed);
-            backend.multiply(Place::Normed, &layer.qkv, Place::Qkv);
-            backend.rotate_and_write(index, &layer.attention, layer.head_norms.as_ref(), layer.rope);
-            backend.attend(index, &layer.attention, batch.spans);
-            backend.multiply(Place::Attended, &layer.attention_output, Place::Result);
-            if let Some(norm) = &layer.post_attention_norm {
-                backend.normalise(Place::Result, norm, epsilon, Place::Result);
-            }
-            backend.add(Place::Result);
-
-            backend.normalise(Place::Stream, &layer.feed_forward_norm, epsilon, Place::Normed);
-            backend.multiply(Place::Normed, &layer.gate_up, Place::GateUp);
-            backend.gate(activation);
-            backend.multiply(Place::Gated, &layer.down, Place::Result);
-            if let Some(norm) = &layer.post_feed_forward_norm {
-                backend.normalise(Place::Result, norm, epsilon, Place::Result);
-            }
-            backend.add(Place::Result);
-        }
-        backend.keep(batch.wanted);
-        backend.normalise(Place::Stream, &self.output_norm, epsilon, Place::Normed);
-        backend.multiply(Place::Normed, self.output.as_ref().unwrap_or(&self.embedding), Place::Scores);
-        if let Some(cap) = self.spec.output_softcap {
-            backend.squeeze(cap);
+        backend.begin(batch, &self.rotary, ahead)?;
+        backend.run(|backend| self.pass(backend, batch))?;
+        for _ in 0..ahead {
+            backend.go_on()?;
+            backend.run(|backend| self.pass(backend, batch))?;
         }
         Ok(())
     }
 
-    /// Cosines and then sines of each row's angles.
-    fn angles(&self, rope: &Rope, batch: &Batch<'_>) -> Vec<f32> {
-        let half = rope.dims / 2;
-        let step = libm::powf(rope.base, -2.0 / rope.dims as f32);
-        let mut table = vec![0.0; batch.tokens.len() * rope.dims];
-        let mut rows = table.chunks_exact_mut(rope.dims);
-        for span in batch.spans {
-            for (position, row) in (span.position..span.position + span.rows).zip(&mut rows) {
-                let (cosines, sines) = row.split_at_mut(half);
-                let mut theta = position as f32 / rope.divisor;
-                for i in 0..half {
-                    let angle = self.factors.as_ref().map_or(theta, |factors| theta / factors[i]);
-                    (cosines[i], sines[i]) = (libm::cosf(angle), libm::sinf(angle));
-                    theta *= step;
-                }
+    /// The operations of a forward pass.
+    fn pass(&self, backend: &mut B, batch: &Batch<'_>) -> Result<(), Error> {
+        let Spec { epsilon, activation, .. } = self.spec;
+        backend.embed(batch, &self.embedding, self.spec.embedding_scale)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            if index == 0 {
+                backend.normalise(Place::Stream, &layer.attention_norm, epsilon, Place::Normed)?;
+            }
+            backend.multiply(Place::Normed, &layer.qkv, Place::Qkv)?;
+            backend.rotate_and_write(index, &layer.attention, layer.head_norms.as_ref(), layer.rope)?;
+            backend.attend(batch, index, &layer.attention)?;
+            backend.multiply(Place::Attended, &layer.attention_output, Place::Result)?;
+            if let Some(norm) = &layer.post_attention_norm {
+                backend.normalise(Place::Result, norm, epsilon, Place::Result)?;
+            }
+            backend.add_and_normalise(Place::Result, &layer.feed_forward_norm, epsilon)?;
+
+            backend.multiply(Place::Normed, &layer.gate_up, Place::GateUp)?;
+            backend.gate(activation)?;
+            backend.multiply(Place::Gated, &layer.down, Place::Result)?;
+            if let Some(norm) = &layer.post_feed_forward_norm {
+                backend.normalise(Place::Result, norm, epsilon, Place::Result)?;
+            }
+            match self.layers.get(index + 1) {
+                Some(next) => backend.add_and_normalise(Place::Result, &next.attention_norm, epsilon)?,
+                None => backend.add(Place::Result)?,
             }
         }
-        table
+        if batch.wanted.is_empty() {
+            return Ok(());
+        }
+        backend.keep(batch)?;
+        backend.normalise(Place::Stream, &self.output_norm, epsilon, Place::Normed)?;
+        backend.multiply(Place::Normed, self.output.as_ref().unwrap_or(&self.embedding), Place::Scores)?;
+        if let Some(cap) = self.spec.output_softcap {
+            backend.squeeze(cap)?;
+        }
+        backend.choose()
     }
 }
 
 impl<B: Backend> Layer<B> {
-    fn load(source: &mut Source<'_>, spec: &Spec, index: usize) -> Result<Self, Error> {
+    fn load(source: &mut Source<'_>, spec: &Spec, index: usize, memory: &B::Memory) -> Result<Self, Error> {
         let sizes = spec.sizes;
         let name = |part: &str| format!("blk.{index}.{part}.weight");
         let attention = Attention {
@@ -153,12 +137,12 @@ impl<B: Backend> Layer<B> {
             window: spec.layers[index].window,
         };
         let (hidden, wide) = (sizes.hidden, sizes.feed_forward);
-        let qkv = Self::qkv(source, spec, &attention, index)?;
+        let qkv = Self::qkv(source, spec, (&attention, index), memory)?;
         let attention_output = source.raw_tensor(&name("attn_output"), &[hidden, attention.widths().0])?;
         let gate = source.raw_tensor(&name("ffn_gate"), &[wide, hidden])?;
         let up = source.raw_tensor(&name("ffn_up"), &[wide, hidden])?;
         let down = source.raw_tensor(&name("ffn_down"), &[hidden, wide])?;
-        let mut norm = |part: &str, len: usize| Ok::<_, Error>(B::vector(source.vector(&name(part), len)?));
+        let mut norm = |part: &str, len: usize| B::vector(memory, source.vector(&name(part), len)?);
         let head_norms = if spec.head_norms {
             let (query, key) = (norm("attn_q_norm", sizes.dim)?, norm("attn_k_norm", sizes.dim)?);
             Some(HeadNorms { query, key, epsilon: spec.epsilon })
@@ -176,11 +160,11 @@ impl<B: Backend> Layer<B> {
             attention_norm: norm("attn_norm", hidden)?,
             qkv,
             head_norms,
-            attention_output: B::linear(&[attention_output], None)?,
+            attention_output: B::linear(memory, &[attention_output], None)?,
             post_attention_norm,
             feed_forward_norm: norm("ffn_norm", hidden)?,
-            gate_up: B::linear(&[gate, up], None)?,
-            down: B::linear(&[down], None)?,
+            gate_up: B::linear(memory, &[gate, up], None)?,
+            down: B::linear(memory, &[down], None)?,
             post_feed_forward_norm,
         })
     }
@@ -189,8 +173,8 @@ impl<B: Backend> Layer<B> {
     fn qkv(
         source: &mut Source<'_>,
         spec: &Spec,
-        attention: &Attention,
-        index: usize,
+        (attention, index): (&Attention, usize),
+        memory: &B::Memory,
     ) -> Result<B::Linear, Error> {
         let (queries, keys) = attention.widths();
         let dims = spec.ropes[spec.layers[index].rope].dims;
@@ -216,8 +200,8 @@ impl<B: Backend> Layer<B> {
             }
         }
         match bias.len() {
-            0 => B::linear(&parts, None),
-            len if len == queries + 2 * keys => B::linear(&parts, Some(bias)),
+            0 => B::linear(memory, &parts, None),
+            len if len == queries + 2 * keys => B::linear(memory, &parts, Some(bias)),
             _ => Err(bad(&format!("blk.{index}"), "only some of queries, keys and values have a bias")),
         }
     }

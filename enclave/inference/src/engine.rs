@@ -1,13 +1,13 @@
 //! The engine: accepts requests, runs several at a time, streams their answers.
 
-use crate::blocks::BLOCK_TOKENS;
-use crate::cpu::Cpu;
+use crate::backend::BLOCK_TOKENS;
+use crate::compute::Room;
 use crate::error::{Error, SubmitError};
 use crate::model::Model;
 use crate::request::{GenerateRequest, Sink, Submitted};
 
 use crate::sampler::Sampler;
-use crate::scheduler::{Counts, Limits, Scheduler, Shared};
+use crate::scheduler::{Breakdown, Counts, Limits, Scheduler, Shared};
 use crate::secret::Tokens;
 use crate::sequence::{Job, Running};
 use crate::stop::StopMatcher;
@@ -38,14 +38,15 @@ pub struct EngineConfig {
     /// Tokens that are computed in a step at most: so long do answers wait for the prompts of others.
     pub step_tokens: usize,
     /// Bytes for keys and values of all requests together. Requests beyond wait, and give way to each other. No more is taken than
-    /// all that may run can use; if a whole context of the model does not fit, contexts are shorter.
-    pub kv_bytes: usize,
+    /// all that may run can use; if a whole context of the model does not fit, contexts are shorter. Without a number: 4 GiB, or
+    /// on a GPU three quarters of what is free beside the model.
+    pub kv_bytes: Option<usize>,
     /// Whether to guess tokens from what was said before and check several at a time. Answers are the same.
     pub speculate: bool,
 }
 
 impl Default for EngineConfig {
-    /// All processors, 64 running, 256 waiting, 256 tokens a step, 4 GiB of keys and values.
+    /// All processors, 64 running, 256 waiting, 256 tokens a step, as much memory for keys and values as is usual.
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
@@ -53,7 +54,7 @@ impl Default for EngineConfig {
             max_running: 64,
             max_waiting: 256,
             step_tokens: 256,
-            kv_bytes: 4 << 30,
+            kv_bytes: None,
             speculate: true,
         }
     }
@@ -81,7 +82,8 @@ impl EngineConfig {
     /// Blocks of the cache, and how many tokens a request may have.
     fn blocks(&self, model: &Model) -> Result<(usize, usize), Error> {
         let whole = model.context_length().div_ceil(BLOCK_TOKENS) + 1; // one for guesses at the end
-        let fit = self.kv_bytes / model.decoder.spec().sizes.block_bytes();
+        let bytes = self.kv_bytes.map_or_else(|| model.usual_kv_bytes(), Ok)?;
+        let fit = bytes / model.spec().sizes.block_bytes();
         let blocks = fit.min(whole * self.max_running);
         if blocks <= MIN_BLOCKS.min(whole - 1) {
             return Err(Error::BadConfig {
@@ -127,9 +129,11 @@ impl Engine {
         let model = Arc::new(model);
         let shared = Arc::new(Shared::default());
         let (blocks, context_length) = config.blocks(&model)?;
-        let cpu = Cpu::new(model.decoder.spec().sizes, config.threads, blocks)?;
-        let limits =
-            Limits { running: config.max_running, tokens: config.step_tokens, drafts: config.speculate };
+        let EngineConfig { threads, max_running, step_tokens, speculate, .. } = config;
+        let compute = model.compute(Room { threads, blocks, rows: step_tokens, wanted: max_running })?;
+        // What chooses its own tokens needs no guesses.
+        let drafts = speculate && compute.most_ahead() == 0;
+        let limits = Limits { running: max_running, tokens: step_tokens, drafts };
         let mut secret = [0; 32];
         let random = SystemRandom::new().fill(&mut secret);
         random.map_err(|_unspecified| {
@@ -138,9 +142,9 @@ impl Engine {
         let thread = std::thread::Builder::new().name("inference".to_owned()).spawn({
             let (model, shared) = (Arc::clone(&model), Arc::clone(&shared));
             move || {
-                let run = || Scheduler::new(&model, &shared, (cpu, blocks), limits, secret).run();
+                let run = || Scheduler::new(&model, &shared, (compute, blocks), limits, secret).run();
                 if catch_unwind(AssertUnwindSafe(run)).is_err() {
-                    shared.broke();
+                    shared.broke(Breakdown::Panic);
                 }
             }
         });
@@ -159,9 +163,21 @@ impl Engine {
         self.context_length
     }
 
-    /// Whether the engine broke down: then it accepts nothing any more.
-    pub fn is_broken(&self) -> bool {
+    /// Why the engine broke down, if it did.
+    pub fn breakdown(&self) -> Option<Breakdown> {
         self.shared.lock().broken
+    }
+
+    /// Calls `tell` if the engine breaks down, at once if it has; once, and instead of what was passed before.
+    pub fn on_breakdown(&self, tell: impl FnOnce(Breakdown) + Send + 'static) {
+        let mut state = self.shared.lock();
+        match state.broken {
+            Some(why) => {
+                drop(state);
+                tell(why);
+            }
+            None => state.on_breakdown = Some(Box::new(tell)),
+        }
     }
 
     /// How busy the engine is now.

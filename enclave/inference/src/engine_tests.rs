@@ -25,7 +25,7 @@ fn engine(max_running: usize, max_waiting: usize) -> Engine {
     engine_of(tiny_model(), max_running, max_waiting)
 }
 
-fn request(text: &str, max_tokens: usize) -> GenerateRequest {
+pub(crate) fn request(text: &str, max_tokens: usize) -> GenerateRequest {
     let mut request = GenerateRequest::new(vec![Message { role: Role::User, content: text.into() }]);
     request.max_tokens = Some(max_tokens);
     request.temperature = 0.0;
@@ -34,13 +34,13 @@ fn request(text: &str, max_tokens: usize) -> GenerateRequest {
 
 /// How a request ended, and with what text.
 #[derive(Debug, PartialEq, Clone)]
-enum End {
+pub(crate) enum End {
     Finished { reason: FinishReason, prompt: usize, completion: usize },
     Failed(FailureKind),
 }
 
 /// Passes all events on; ends when nobody listens.
-fn relay() -> (Sink, Receiver<GenerateEvent>) {
+pub(crate) fn relay() -> (Sink, Receiver<GenerateEvent>) {
     let (sender, receiver) = channel();
     let sink = Box::new(move |event| match sender.send(event) {
         Ok(()) => ControlFlow::Continue(()),
@@ -49,7 +49,7 @@ fn relay() -> (Sink, Receiver<GenerateEvent>) {
     (sink, receiver)
 }
 
-fn collect(events: &Receiver<GenerateEvent>) -> (String, End) {
+pub(crate) fn collect(events: &Receiver<GenerateEvent>) -> (String, End) {
     let mut answer = String::new();
     loop {
         match events.recv_timeout(PATIENCE).unwrap() {
@@ -67,7 +67,7 @@ fn collect(events: &Receiver<GenerateEvent>) -> (String, End) {
     }
 }
 
-fn answer(engine: &Engine, request: GenerateRequest) -> (String, End) {
+pub(crate) fn answer(engine: &Engine, request: GenerateRequest) -> (String, End) {
     let (sink, events) = relay();
     engine.submit(request, sink).unwrap();
     collect(&events)
@@ -92,7 +92,7 @@ fn blocker(engine: &Engine) -> (Sender<()>, Receiver<GenerateEvent>) {
     (release, events)
 }
 
-fn until_idle(engine: &Engine) {
+pub(crate) fn until_idle(engine: &Engine) {
     let started = Instant::now();
     while engine.load() != (Load { running: 0, waiting: 0 }) {
         assert!(started.elapsed() < PATIENCE);
@@ -100,7 +100,7 @@ fn until_idle(engine: &Engine) {
     }
 }
 
-fn sampled(text: &str, seed: u64) -> GenerateRequest {
+pub(crate) fn sampled(text: &str, seed: u64) -> GenerateRequest {
     GenerateRequest { temperature: 1.5, top_p: 0.95, seed: Some(seed), ..request(text, 40) }
 }
 
@@ -480,7 +480,7 @@ fn answers_are_the_same_alone_and_among_many_that_give_way_to_each_other() {
     let alone: Vec<_> = many(32).into_iter().map(|request| answer(&engine, request)).collect();
     drop(engine);
     // Memory for little more than one whole context: nearly all have to give way at some time.
-    let tight = EngineConfig { kv_bytes: 17 * TINY_BLOCK, ..config(32, 32) };
+    let tight = EngineConfig { kv_bytes: Some(17 * TINY_BLOCK), ..config(32, 32) };
     let engine = start(tight);
     let (release, first) = blocker(&engine);
     let submit = |request| {
@@ -564,7 +564,7 @@ const TINY_BLOCK: usize = 2 * 2 * 2 * 16 * 16 * 2;
 fn contexts_are_as_long_as_memory_allows() {
     let with = |blocks: usize| {
         let model = Model::load(ModelBytes::from_vec(tiny_model())).unwrap();
-        Engine::start(model, EngineConfig { kv_bytes: blocks * TINY_BLOCK, ..config(4, 4) })
+        Engine::start(model, EngineConfig { kv_bytes: Some(blocks * TINY_BLOCK), ..config(4, 4) })
     };
     assert_eq!(with(1000).unwrap().context_length(), 256);
     assert_eq!(with(17).unwrap().context_length(), 256);
@@ -574,7 +574,7 @@ fn contexts_are_as_long_as_memory_allows() {
 #[test]
 fn requests_are_let_in_when_their_prompts_fit_beside_those_that_run() {
     // Room for about two of these prompts: without that care each would be read in pieces many times.
-    let engine = start(EngineConfig { kv_bytes: 20 * TINY_BLOCK, ..config(16, 16) });
+    let engine = start(EngineConfig { kv_bytes: Some(20 * TINY_BLOCK), ..config(16, 16) });
     let (release, first) = blocker(&engine);
     let submit = |n: usize| {
         let (sink, events) = relay();
@@ -615,7 +615,7 @@ fn a_step_has_no_more_rows_than_it_may() {
 
 #[test]
 fn who_gave_way_goes_on_while_the_engine_stops() {
-    let engine = start(EngineConfig { kv_bytes: 17 * TINY_BLOCK, ..config(8, 8) });
+    let engine = start(EngineConfig { kv_bytes: Some(17 * TINY_BLOCK), ..config(8, 8) });
     let (release, first) = blocker(&engine);
     let all: Vec<_> = (0..4)
         .map(|n| {

@@ -17,6 +17,7 @@ mod backend;
 pub mod bench;
 mod blocks;
 mod chat;
+mod compute;
 mod cpu;
 #[cfg(any(test, feature = "cuda"))]
 mod cuda;
@@ -34,6 +35,7 @@ mod huggingface;
 mod model;
 mod model_file;
 mod request;
+mod rotary;
 mod sampler;
 mod scheduler;
 mod scored;
@@ -62,6 +64,6 @@ pub use request::{
     MAX_TEMPERATURE, MAX_TOP_LOGPROBS, Message, Role, Sink, Submitted,
 };
 pub use sampler::{TokenMask, TokenSet};
-pub use scheduler::Counts;
+pub use scheduler::{Breakdown, Counts};
 pub use scored::{ScoredToken, TokenLogprobs};
 pub use secret::{SecretString, Tokens};

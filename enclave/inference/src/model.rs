@@ -1,11 +1,14 @@
 //! A loaded model: weights, tokenizer and chat template.
 
-use crate::backend::{Backend, Span};
-use crate::blocks::BLOCK_TOKENS;
+use crate::backend::{BLOCK_TOKENS, Batch, Span};
 use crate::chat;
-use crate::cpu::Cpu;
-use crate::decoder::{Batch, Decoder};
+use crate::compute::{Compute, On, Room};
+use crate::cpu::{Cpu, read_bandwidth};
+#[cfg(any(test, feature = "cuda"))]
+use crate::cuda::{Device, Gpu, copy_bandwidth};
+use crate::decoder::Decoder;
 use crate::error::{Error, TemplateError};
+use crate::families::Spec;
 use crate::model_file::ModelBytes;
 use crate::request::Message;
 use crate::sampler::argmax;
@@ -13,22 +16,32 @@ use crate::secret::Tokens;
 use crate::source::Source;
 use crate::template::Template;
 use crate::tokenizer::Tokenizer;
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// Tokens per step of a [`Sequence`].
 const PREFILL_CHUNK: usize = 128;
 /// Most tokens of a [`Sequence`], if the model takes as many.
 const MAX_SEQUENCE: usize = 8192;
+/// Bytes for keys and values in the memory of processors.
+const USUAL_KV_BYTES: usize = 4 << 30;
 /// Longest name that is shown.
 const MAX_NAME_CHARS: usize = 100;
 
 /// A model, ready to compute. Shared by all sequences; nothing in it changes.
 pub struct Model {
-    pub(crate) decoder: Decoder<Cpu>,
+    weights: Weights,
     pub(crate) tokenizer: Tokenizer,
     template: Template,
     display_name: Option<String>,
     sha256: [u8; 32],
+}
+
+/// Where the weights of a model are, and what computes with them.
+enum Weights {
+    Cpu(Arc<Decoder<Cpu>>),
+    #[cfg(any(test, feature = "cuda"))]
+    Gpu(Arc<Decoder<Gpu>>, Arc<Device>),
 }
 
 impl std::fmt::Debug for Model {
@@ -44,21 +57,113 @@ impl Model {
         Self::from_source(bytes.source()?, bytes.sha256())
     }
 
-    pub(crate) fn from_source(mut source: Source<'_>, sha256: [u8; 32]) -> Result<Self, Error> {
+    /// The same, with weights in the memory of this machine's GPU, as BF16, which computes with them.
+    ///
+    /// # Errors
+    /// Also [`Error::NoGpu`], if this program was built without CUDA, and where there is no GPU that can be used; and [`Error::Gpu`], if its
+    /// memory is too small.
+    pub fn load_on_gpu(bytes: ModelBytes) -> Result<Self, Error> {
+        Self::gpu_from_source(bytes.source()?, bytes.sha256())
+    }
+
+    pub(crate) fn from_source(source: Source<'_>, sha256: [u8; 32]) -> Result<Self, Error> {
+        let load = |source: &mut Source<'_>, spec| Decoder::load(source, spec, &());
+        Self::assemble(source, sha256, |source, spec| Ok(Weights::Cpu(Arc::new(load(source, spec)?))))
+    }
+
+    #[cfg(any(test, feature = "cuda"))]
+    pub(crate) fn gpu_from_source(source: Source<'_>, sha256: [u8; 32]) -> Result<Self, Error> {
+        let device = Arc::new(Device::open()?);
+        Self::assemble(source, sha256, |source, spec| {
+            let decoder = Decoder::load(source, spec, &device)?;
+            Ok(Weights::Gpu(Arc::new(decoder), device))
+        })
+    }
+
+    #[cfg(not(any(test, feature = "cuda")))]
+    pub(crate) fn gpu_from_source(_source: Source<'_>, _sha256: [u8; 32]) -> Result<Self, Error> {
+        Err(Error::NoGpu("this program was built without CUDA; build it with feature `cuda`".to_owned()))
+    }
+
+    fn assemble(
+        mut source: Source<'_>,
+        sha256: [u8; 32],
+        load: impl FnOnce(&mut Source<'_>, Spec) -> Result<Weights, Error>,
+    ) -> Result<Self, Error> {
         let tokenizer = Tokenizer::load(&source)?;
         let template = Template::new(source.string("tokenizer.chat_template")?, tokenizer.names())?;
         let name = source.optional_string("general.name")?;
         let printable =
             |name: &&str| name.chars().count() <= MAX_NAME_CHARS && !name.chars().any(char::is_control);
         let display_name = name.filter(printable).map(str::to_owned);
-        let decoder = Decoder::load(&mut source, tokenizer.vocabulary())?;
+        let spec = Spec::read(&source, tokenizer.vocabulary())?;
+        let weights = load(&mut source, spec)?;
         source.finish()?;
-        Ok(Self { decoder, tokenizer, template, display_name, sha256 })
+        Ok(Self { weights, tokenizer, template, display_name, sha256 })
+    }
+
+    pub(crate) fn spec(&self) -> &Spec {
+        match &self.weights {
+            Weights::Cpu(decoder) => decoder.spec(),
+            #[cfg(any(test, feature = "cuda"))]
+            Weights::Gpu(decoder, _) => decoder.spec(),
+        }
+    }
+
+    /// Bytes of weights that are fetched for a step with scores.
+    pub(crate) fn step_bytes(&self) -> usize {
+        match &self.weights {
+            Weights::Cpu(decoder) => decoder.step_bytes(),
+            #[cfg(any(test, feature = "cuda"))]
+            Weights::Gpu(decoder, _) => decoder.step_bytes(),
+        }
+    }
+
+    /// Bytes per second that what computes can move, as measured now: `threads` processors read, or the GPU reads and writes.
+    pub(crate) fn bandwidth(&self, threads: usize) -> Result<f64, Error> {
+        match &self.weights {
+            Weights::Cpu(_) => read_bandwidth(threads),
+            #[cfg(any(test, feature = "cuda"))]
+            Weights::Gpu(_, device) => copy_bandwidth(device),
+        }
+    }
+
+    /// Bytes for keys and values, if nobody says how many.
+    pub(crate) fn usual_kv_bytes(&self) -> Result<usize, Error> {
+        match &self.weights {
+            Weights::Cpu(_) => Ok(USUAL_KV_BYTES),
+            #[cfg(any(test, feature = "cuda"))]
+            Weights::Gpu(_, device) => Ok(device.memory()?.0 / 4 * 3), // the rest is for rows and scratch
+        }
+    }
+
+    /// The simulated GPU that the weights are on, if they are.
+    #[cfg(all(test, not(feature = "cuda")))]
+    pub(crate) fn device(&self) -> Option<&Device> {
+        match &self.weights {
+            Weights::Gpu(_, device) => Some(device),
+            Weights::Cpu(_) => None,
+        }
+    }
+
+    /// Readies what computes.
+    pub(crate) fn compute(&self, room: Room) -> Result<Box<dyn Compute>, Error> {
+        Ok(match &self.weights {
+            Weights::Cpu(decoder) => {
+                let backend = Cpu::new(decoder.spec().sizes, room.threads, room.blocks)?;
+                Box::new(On { decoder: Arc::clone(decoder), backend })
+            }
+            #[cfg(any(test, feature = "cuda"))]
+            Weights::Gpu(decoder, device) => {
+                let backend = Gpu::new(Arc::clone(device), decoder.spec(), room)?;
+                Box::new(On { decoder: Arc::clone(decoder), backend })
+            }
+        })
     }
 
     /// How many tokens prompt and answer may have together.
     pub fn context_length(&self) -> usize {
-        self.decoder.spec().context
+        self.spec().context
     }
 
     /// What the model calls itself (`general.name`): a claim of the file, not an identity.
@@ -105,7 +210,7 @@ impl Model {
 #[expect(missing_debug_implementations, reason = "holds a client's tokens")]
 pub struct Sequence<'a> {
     model: &'a Model,
-    cpu: Cpu,
+    compute: Box<dyn Compute>,
     table: Vec<u32>,
     len: usize,
 }
@@ -114,9 +219,9 @@ impl<'a> Sequence<'a> {
     /// An empty sequence that computes on `threads` threads.
     pub fn new(model: &'a Model, threads: usize) -> Result<Self, Error> {
         let blocks = model.context_length().min(MAX_SEQUENCE).div_ceil(BLOCK_TOKENS);
-        let cpu = Cpu::new(model.decoder.spec().sizes, threads, blocks)?;
+        let compute = model.compute(Room { threads, blocks, rows: PREFILL_CHUNK, wanted: PREFILL_CHUNK })?;
         let table = (0..blocks).filter_map(|block| u32::try_from(block).ok()).collect();
-        Ok(Self { model, cpu, table, len: 0 })
+        Ok(Self { model, compute, table, len: 0 })
     }
 
     /// Runs tokens behind those before; gives the scores of the next one.
@@ -134,18 +239,19 @@ impl<'a> Sequence<'a> {
     }
 
     fn run(&mut self, tokens: &Tokens, each: bool, mut give: impl FnMut(Logits)) -> Result<(), Error> {
-        let Self { model, cpu, table, len } = self;
+        let Self { model, compute, table, len } = self;
         let (wanted, context_length) = (*len + tokens.len(), model.context_length().min(MAX_SEQUENCE));
         if wanted > context_length {
             return Err(Error::ContextFull { wanted, context_length });
         }
-        let vocabulary = model.decoder.spec().sizes.vocabulary;
         for tokens in tokens.as_slice().chunks(PREFILL_CHUNK) {
             let spans = [Span { row: 0, rows: tokens.len(), position: *len, table }];
             let wanted: Vec<usize> = if each { (0..tokens.len()).collect() } else { vec![tokens.len() - 1] };
-            cpu.awake(|cpu| model.decoder.step(cpu, &Batch { tokens, spans: &spans, wanted: &wanted }))?;
+            compute.step(&Batch { tokens, spans: &spans, wanted: &wanted }, 0)?;
             *len += tokens.len();
-            cpu.scores()?.chunks_exact(vocabulary).for_each(|row| give(Logits(Zeroizing::new(row.to_vec()))));
+            for row in 0..wanted.len() {
+                give(Logits(Zeroizing::new(compute.scores(row)?.to_vec())));
+            }
         }
         Ok(())
     }

@@ -1,10 +1,9 @@
 //! The engine's thread: continuous batching. In every step all running requests take part, those that write with one token (and
 //! guesses of the next), those that are being read with a piece of their prompt.
 
-use crate::backend::{Backend, Span};
+use crate::backend::{Batch, Span};
 use crate::blocks::Blocks;
-use crate::cpu::Cpu;
-use crate::decoder::Batch;
+use crate::compute::Compute;
 use crate::draft::MAX_DRAFT;
 use crate::error::Error;
 use crate::fairness::Served;
@@ -38,8 +37,20 @@ pub(crate) struct State {
     pub(crate) counts: Counts,
     /// Set once: nothing is accepted any more, and what runs at that time fails.
     pub(crate) stop_by: Option<Instant>,
-    /// The engine's thread panicked.
-    pub(crate) broken: bool,
+    /// Why the engine's thread ended, if nobody asked it to.
+    pub(crate) broken: Option<Breakdown>,
+    /// Wants to know of that.
+    pub(crate) on_breakdown: Option<Box<dyn FnOnce(Breakdown) + Send>>,
+}
+
+/// Why an engine broke down: it accepts nothing any more, and its model has to be loaded again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Breakdown {
+    /// The GPU failed: an Xid, or its memory is full.
+    Gpu,
+    /// A bug: the engine's thread panicked.
+    Panic,
 }
 
 /// What the engine did since it started.
@@ -72,12 +83,17 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// The engine's thread panicked outside of what is guarded: what waits fails; sinks of what ran are gone.
-    pub(crate) fn broke(&self) {
+    /// The engine's thread ends, though nobody asked it to: what waits fails.
+    pub(crate) fn broke(&self, why: Breakdown) {
         let mut state = self.lock();
-        (state.broken, state.running, state.in_flight) = (true, 0, 0);
+        (state.broken, state.running, state.in_flight) = (Some(why), 0, 0);
         state.stop_by = Some(Instant::now());
-        for mut job in std::mem::take(&mut state.waiting) {
+        let (waiting, tell) = (std::mem::take(&mut state.waiting), state.on_breakdown.take());
+        drop(state);
+        if let Some(tell) = tell {
+            guarded(|| tell(why));
+        }
+        for mut job in waiting {
             guarded(|| job.fail(FailureKind::Internal));
         }
     }
@@ -98,7 +114,7 @@ impl Shared {
 pub(crate) struct Scheduler<'a> {
     model: &'a Model,
     shared: &'a Shared,
-    cpu: Cpu,
+    compute: Box<dyn Compute>,
     blocks: Blocks,
     limits: Limits,
     /// In the order in which they were admitted: the last gives way first.
@@ -124,14 +140,14 @@ impl<'a> Scheduler<'a> {
     pub(crate) fn new(
         model: &'a Model,
         shared: &'a Shared,
-        (cpu, blocks): (Cpu, usize),
+        (compute, blocks): (Box<dyn Compute>, usize),
         limits: Limits,
         secret: [u8; 32],
     ) -> Self {
         Self {
             model,
             shared,
-            cpu,
+            compute,
             blocks: Blocks::new(blocks),
             limits,
             running: Vec::new(),
@@ -142,8 +158,16 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    /// Works until the engine is stopped and all requests have ended.
+    /// Works until the engine is stopped and all requests have ended, or until what computes is broken.
     pub(crate) fn run(mut self) {
+        let ended = self.work();
+        if ended.is_err() {
+            self.shared.broke(Breakdown::Gpu);
+        }
+        self.fail_running(if ended.is_ok() { FailureKind::Stopping } else { FailureKind::Internal });
+    }
+
+    fn work(&mut self) -> Result<(), Error> {
         loop {
             let (mut waiting, stop_by) = self.next_round();
             if stop_by.is_some() {
@@ -153,10 +177,10 @@ impl<'a> Scheduler<'a> {
             self.poll_all(&mut waiting);
             self.keep_waiting(waiting);
             if stop_by.is_some_and(|deadline| Instant::now() >= deadline || self.running.is_empty()) {
-                return self.fail_running();
+                return Ok(());
             }
-            self.step();
-            self.tidy();
+            self.step()?;
+            self.tidy()?;
             self.report(&mut self.shared.lock());
         }
     }
@@ -232,31 +256,33 @@ impl<'a> Scheduler<'a> {
     }
 
     /// One step of the model, and what comes of it.
-    fn step(&mut self) {
+    fn step(&mut self) -> Result<(), Error> {
         self.drop_late();
-        let shares = self.shares();
+        let mut shares = self.shares()?;
         if shares.is_empty() {
-            return;
+            return Ok(());
         }
-        let computed = guarded(|| self.compute(&shares));
+        let ahead = self.ahead(&mut shares)?;
+        let computed = guarded(|| self.compute(&shares, ahead)).unwrap_or_else(|| Err(panicked()));
         let mut ends = vec![None; self.running.len()];
-        if matches!(computed, Some(Ok(()))) {
-            self.advance(&shares, &mut ends);
-        } else {
-            shares.iter().for_each(|(index, _)| ends[*index] = Some(End::Failed));
+        let computed = computed.and_then(|()| self.advance(&shares, &mut ends));
+        match computed {
+            Ok(()) => (),
+            Err(error @ Error::Gpu(_)) => return Err(error), // it does not recover
+            Err(_) => shares.iter().for_each(|(index, _)| ends[*index] = Some(End::Failed)),
         }
-        self.counts.steps += 1;
+        self.counts.steps += 1 + ahead as u64;
         self.poll_others(&shares, &mut ends);
         let mut ends = ends.into_iter();
         self.remove(|_| ends.next().flatten());
+        Ok(())
     }
 
     /// Those that had no share of the step may be unwanted too.
     fn poll_others(&mut self, shares: &[(usize, Share)], ends: &mut [Option<End>]) {
         let now = Instant::now();
-        let mut shares = shares.iter().map(|(index, _)| *index).peekable();
         for (index, job) in self.running.iter_mut().enumerate() {
-            if shares.next_if_eq(&index).is_none() {
+            if shares.iter().all(|(with_share, _)| *with_share != index) {
                 ends[index] = match guarded(|| job.poll(now)) {
                     Some(flow) => flow.is_break().then_some(End::Told),
                     None => Some(End::Failed),
@@ -291,7 +317,7 @@ impl<'a> Scheduler<'a> {
 
     /// What each running request does in the next step, by its index. Makes room in the cache for it. Those that write come first;
     /// what is left of the step's rows is for prompts, in equal pieces that are worth it, the earliest first.
-    fn shares(&mut self) -> Vec<(usize, Share)> {
+    fn shares(&mut self) -> Result<Vec<(usize, Share)>, Error> {
         let decoding = self.running.iter().filter(|job| job.is_decoding()).count();
         let reading = self.running.len() - decoding;
         let mut left = self.limits.tokens.saturating_sub(decoding);
@@ -315,18 +341,43 @@ impl<'a> Scheduler<'a> {
                 index += 1; // not its turn
                 continue;
             }
-            if !self.make_room(index, share.tokens.len()) {
+            if !self.make_room(index, share.tokens.len())? {
                 continue; // it gave way itself
             }
             drafts = drafts.saturating_sub(share.wanted.saturating_sub(1));
             shares.push((index, share));
             index += 1;
         }
-        shares
+        // Single rows together: backends have a faster way for them.
+        shares.sort_by_key(|(_, share)| share.tokens.len() > 1);
+        Ok(shares)
+    }
+
+    /// How many tokens more the backend may choose by itself in this step, for which there is room then: if all write, take the best
+    /// token each time, and nobody waits.
+    fn ahead(&mut self, shares: &mut [(usize, Share)]) -> Result<usize, Error> {
+        let most = self.compute.most_ahead();
+        let is_plain = |(index, share): &(usize, Share)| {
+            let job = &self.running[*index];
+            share.tokens.len() == 1 && job.is_decoding() && job.takes_the_best()
+        };
+        let waits = !self.preempted.is_empty() || !self.shared.lock().waiting.is_empty();
+        if most == 0 || waits || shares.len() < self.running.len() || !shares.iter().all(is_plain) {
+            return Ok(0);
+        }
+        let missing = |(index, _): &(usize, Share)| self.running[*index].missing_blocks(1 + most);
+        if self.blocks.free() < shares.iter().map(missing).sum() {
+            return Ok(0); // nobody gives way for it
+        }
+        for (index, share) in shares {
+            self.make_room(*index, 1 + most)?;
+            share.ahead = most;
+        }
+        Ok(most)
     }
 
     /// Gives a request the blocks that it needs for `tokens` more. Others give way, the last first; perhaps the request itself.
-    fn make_room(&mut self, index: usize, tokens: usize) -> bool {
+    fn make_room(&mut self, index: usize, tokens: usize) -> Result<bool, Error> {
         let wanted = self.running[index].missing_blocks(tokens);
         for _ in 0..wanted {
             let block = loop {
@@ -338,14 +389,14 @@ impl<'a> Scheduler<'a> {
                     let last = self.running.len() - 1;
                     self.preempt();
                     if last == index {
-                        return false;
+                        return Ok(false);
                     }
                 }
-                self.wipe();
+                self.wipe()?;
             };
             self.running[index].add_block(block);
         }
-        true
+        Ok(true)
     }
 
     fn preempt(&mut self) {
@@ -356,12 +407,13 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    fn wipe(&mut self) {
-        self.cpu.wipe(self.blocks.dirty());
+    fn wipe(&mut self) -> Result<(), Error> {
+        self.compute.wipe(self.blocks.dirty())?;
         self.blocks.wiped();
+        Ok(())
     }
 
-    fn compute(&mut self, shares: &[(usize, Share)]) -> Result<(), Error> {
+    fn compute(&mut self, shares: &[(usize, Share)], ahead: usize) -> Result<(), Error> {
         let mut tokens =
             crate::secret::Tokens::with_capacity(shares.iter().map(|(_, share)| share.tokens.len()).sum());
         let (mut spans, mut wanted) = (Vec::new(), Vec::new());
@@ -373,27 +425,23 @@ impl<'a> Scheduler<'a> {
             wanted.extend(row + rows - share.wanted..row + rows);
         }
         let batch = Batch { tokens: tokens.as_slice(), spans: &spans, wanted: &wanted };
-        self.cpu.awake(|cpu| self.model.decoder.step(cpu, &batch))
+        self.compute.step(&batch, ahead)
     }
 
-    /// Hands each request its scores.
-    fn advance(&mut self, shares: &[(usize, Share)], ends: &mut [Option<End>]) {
-        let vocabulary = self.model.decoder.spec().sizes.vocabulary;
-        let Ok(mut scores) = self.cpu.scores() else {
-            shares.iter().for_each(|(index, _)| ends[*index] = Some(End::Failed));
-            return;
-        };
+    /// Hands each request what was computed for it. An error: what computes is broken.
+    fn advance(&mut self, shares: &[(usize, Share)], ends: &mut [Option<End>]) -> Result<(), Error> {
+        let mut row = 0;
         for (index, share) in shares {
-            let (ours, rest) = scores.split_at(share.wanted * vocabulary);
-            scores = rest;
             let job = &mut self.running[*index];
             let before = (job.computed(), job.completion_tokens(), job.read());
-            let flow = guarded(|| job.advance(share, ours, self.model));
+            let flow = guarded(|| job.advance(share, (self.compute.as_mut(), row), self.model));
             ends[*index] = match flow {
                 Some(Ok(ControlFlow::Continue(()))) => None,
                 Some(Ok(ControlFlow::Break(()))) => Some(End::Told),
+                Some(Err(error @ Error::Gpu(_))) => return Err(error),
                 Some(Err(_)) | None => Some(End::Failed),
             };
+            row += share.wanted;
             let written = job.completion_tokens() - before.1;
             let drafted = share.wanted.saturating_sub(1);
             self.counts.completion_tokens += written as u64;
@@ -405,15 +453,14 @@ impl<'a> Scheduler<'a> {
                 job.publish(before.0, &mut self.blocks, &self.secret);
             }
         }
+        Ok(())
     }
 
     /// Leaves nothing behind of those that went.
-    fn tidy(&mut self) {
+    fn tidy(&mut self) -> Result<(), Error> {
         self.blocks.expire(Instant::now());
-        self.wipe();
-        if self.running.is_empty() {
-            self.cpu.wipe_rows();
-        }
+        self.wipe()?;
+        if self.running.is_empty() { self.compute.wipe_rows() } else { Ok(()) }
     }
 
     /// Fails requests that wait while the engine stops.
@@ -426,9 +473,9 @@ impl<'a> Scheduler<'a> {
     }
 
     /// Fails requests that run on when the engine stops for good.
-    fn fail_running(&mut self) {
+    fn fail_running(&mut self, kind: FailureKind) {
         for job in self.running.iter_mut().chain(&mut self.preempted) {
-            guarded(|| job.fail(FailureKind::Stopping));
+            guarded(|| job.fail(kind));
         }
         self.running.clear();
         self.preempted.clear();
@@ -450,4 +497,8 @@ enum End {
 /// Runs what may panic (the model, a sink) so that one request fails instead of all.
 fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).ok()
+}
+
+fn panicked() -> Error {
+    Error::Compute("it panicked".to_owned())
 }

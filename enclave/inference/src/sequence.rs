@@ -1,12 +1,14 @@
 //! One accepted request on its way to its answer, a step at a time.
 
-use crate::blocks::{BLOCK_TOKENS, Blocks, Prefix, first_prefix, next_prefix};
+use crate::backend::BLOCK_TOKENS;
+use crate::blocks::{Blocks, Prefix, first_prefix, next_prefix};
+use crate::compute::Compute;
 use crate::detokenizer::Detokenizer;
 use crate::draft::Drafter;
 use crate::error::Error;
 use crate::model::Model;
 use crate::request::{CacheSalt, ClientId, FailureKind, FinishReason, GenerateEvent, Sink};
-use crate::sampler::{Sampled, Sampler};
+use crate::sampler::{Needs, Sampled, Sampler};
 use crate::scored::{TokenLogprobs, Untold};
 use crate::secret::{SecretString, Tokens};
 use crate::stop::StopMatcher;
@@ -68,6 +70,8 @@ pub(crate) struct Share {
     pub(crate) tokens: Tokens,
     /// How many of the last rows have scores that are wanted.
     pub(crate) wanted: usize,
+    /// How many tokens behind the next one the backend chooses by itself.
+    pub(crate) ahead: usize,
 }
 
 impl Running {
@@ -187,21 +191,26 @@ impl Running {
         let mut tokens = Tokens::with_capacity(len + drafts);
         rest.iter().take(len).for_each(|id| tokens.push(*id));
         if len < rest.len() {
-            return Share { tokens, wanted: 0 };
+            return Share { tokens, wanted: 0, ahead: 0 };
         }
         let left = self.job.max_tokens.saturating_sub(self.completion_tokens + 1);
         if drafts > 0 && left > 0 {
             self.draft.propose(self.tokens.as_slice(), drafts.min(left), &mut tokens);
         }
         let wanted = tokens.len() - len + 1;
-        Share { tokens, wanted }
+        Share { tokens, wanted, ahead: 0 }
     }
 
-    /// Takes what a step computed: scores of the rows that were wanted. `Break`: the sink had its last event or wants no more.
+    /// Whether it takes the best token each time, and asks for nothing else.
+    pub(crate) fn takes_the_best(&self) -> bool {
+        self.job.sampler.needs() == Needs::Best
+    }
+
+    /// Takes what a step computed, from a row of what was wanted. `Break`: the sink had its last event or wants no more.
     pub(crate) fn advance(
         &mut self,
         share: &Share,
-        scores: &[f32],
+        (computed, first): (&mut dyn Compute, usize),
         model: &Model,
     ) -> Result<ControlFlow<()>, Error> {
         let drafted = share.wanted.saturating_sub(1);
@@ -210,11 +219,11 @@ impl Running {
         if share.wanted == 0 {
             return Ok((self.job.sink)(GenerateEvent::Working));
         }
-        let vocabulary = scores.len() / share.wanted;
         let drafts = share.tokens.as_slice().get(share.tokens.len() - drafted..).unwrap_or_default();
         let mut accepted = 0;
-        for (row, scores) in scores.chunks_exact(vocabulary).enumerate() {
-            let sampled = match self.job.sampler.sample(scores) {
+        for next in 0..share.wanted.max(1 + share.ahead) {
+            let (row, ahead) = if share.ahead > 0 { (first, next) } else { (first + next, 0) };
+            let sampled = match self.choose(computed, row, ahead) {
                 Ok(sampled) => sampled,
                 Err(Error::NoAllowedToken) => {
                     self.job.fail(FailureKind::NoAllowedToken);
@@ -225,8 +234,8 @@ impl Running {
             if self.take(model, &sampled).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
-            // A draft that is the token chosen was computed already, with the right tokens before it.
-            if drafts.get(row) != Some(&sampled.token) {
+            // A draft that is the token chosen was computed already, with the right tokens before it; so was what the backend chose.
+            if next >= share.ahead && drafts.get(next) != Some(&sampled.token) {
                 break;
             }
             self.computed += 1;
@@ -234,6 +243,25 @@ impl Running {
         }
         self.draft.learn(drafted, accepted);
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// The next token, from no more of the scores than it takes.
+    fn choose(&mut self, computed: &mut dyn Compute, row: usize, ahead: usize) -> Result<Sampled, Error> {
+        let sampler = &mut self.job.sampler;
+        match sampler.needs() {
+            Needs::Best => {
+                if let Some(token) = computed.best(row, ahead)? {
+                    return Ok(Sampled { token, logprobs: None });
+                }
+            }
+            Needs::Top(most) => {
+                if let Some(top) = computed.top(row, most)? {
+                    return sampler.sample_top(&top);
+                }
+            }
+            Needs::All => (),
+        }
+        sampler.sample(computed.scores(row)?)
     }
 
     /// Whether to go on, see [`Job::poll`].

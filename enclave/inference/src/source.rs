@@ -2,12 +2,9 @@
 //!
 //! Names are those of GGUF, whatever format the model came in: a reader of another format translates.
 
-use crate::error::{Error, compute};
+use crate::error::Error;
 use crate::tokenizer::Vocabulary;
 use crate::weights::RawTensor;
-use candle_core::Device;
-use candle_core::quantized::QTensor;
-use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::quantized::gguf_file::Value;
 use std::collections::{BTreeMap, HashMap};
 
@@ -93,17 +90,9 @@ impl<'a> Source<'a> {
         Ok(tensor)
     }
 
-    /// Takes a tensor out of the model, for candle.
-    pub(crate) fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<QTensor, Error> {
-        let tensor = self.raw_tensor(name, shape)?;
-        qtensor_from_ggml(tensor.encoding.candle(), &tensor.bytes, tensor.shape, &Device::Cpu)
-            .map_err(compute)
-    }
-
     /// Takes a vector of weights as numbers.
     pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
-        let tensor = self.tensor(name, &[len])?.dequantize(&Device::Cpu).map_err(compute)?;
-        tensor.to_vec1().map_err(compute)
+        self.raw_tensor(name, &[len])?.numbers()
     }
 
     /// Refuses a model with tensors that nobody took: what is not computed would silently change it.

@@ -10,13 +10,13 @@ use std::io::Cursor;
 const CHATML: &str = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 const HIDDEN: usize = 64;
 const FEED_FORWARD: usize = 128;
-const KV_WIDTH: usize = 32;
 const LAYERS: usize = 2;
 
 /// The metadata of a tiny model, to be changed before it is built.
 pub(crate) struct Tiny {
     metadata: BTreeMap<String, Value>,
     vocabulary: usize,
+    kv_width: usize,
 }
 
 /// The tiny model as it is.
@@ -34,7 +34,7 @@ impl Default for Tiny {
         tokens.extend(alphabet.iter().map(String::as_str));
         tokens.extend(["th", "the", "re", "there", "Ġt"]);
         let types = (0..tokens.len()).map(|id| Value::I32(if id < 2 { 3 } else { 1 })).collect();
-        let mut tiny = Self { metadata: BTreeMap::new(), vocabulary: tokens.len() };
+        let mut tiny = Self { metadata: BTreeMap::new(), vocabulary: tokens.len(), kv_width: 32 };
         tiny.set("tokenizer.ggml.tokens", strings(&tokens));
         tiny.set("tokenizer.ggml.token_type", Value::Array(types));
         tiny.set("tokenizer.ggml.merges", strings(&["t h", "th e", "r e", "the re", "Ġ t"]));
@@ -43,14 +43,13 @@ impl Default for Tiny {
             ("llama.context_length", 256),
             ("llama.embedding_length", HIDDEN),
             ("llama.feed_forward_length", FEED_FORWARD),
-            ("llama.attention.head_count", 4),
-            ("llama.attention.head_count_kv", 2),
             ("tokenizer.ggml.eos_token_id", 1),
         ] {
             tiny = tiny.with_number(key, number);
         }
         tiny.set("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-5));
-        tiny.with_string("general.architecture", "llama")
+        tiny.with_heads(4, 2)
+            .with_string("general.architecture", "llama")
             .with_string("general.name", "Tiny")
             .with_string("tokenizer.ggml.model", "gpt2")
             .with_string("tokenizer.ggml.pre", "smollm")
@@ -67,6 +66,12 @@ impl Tiny {
     pub(crate) fn with(mut self, key: &str, value: Value) -> Self {
         self.set(key, value);
         self
+    }
+
+    /// Heads of queries, and of keys and values.
+    pub(crate) fn with_heads(self, query: usize, kv: usize) -> Self {
+        let tiny = Self { kv_width: HIDDEN / query * kv, ..self };
+        tiny.with_number("llama.attention.head_count", query).with_number("llama.attention.head_count_kv", kv)
     }
 
     pub(crate) fn with_number(mut self, key: &str, value: usize) -> Self {
@@ -96,8 +101,8 @@ impl Tiny {
         for layer in 0..LAYERS {
             for (seed, (part, outputs, inputs)) in (10 * layer as u64 + 10..).zip([
                 ("attn_q", HIDDEN, HIDDEN),
-                ("attn_k", KV_WIDTH, HIDDEN),
-                ("attn_v", KV_WIDTH, HIDDEN),
+                ("attn_k", self.kv_width, HIDDEN),
+                ("attn_v", self.kv_width, HIDDEN),
                 ("attn_output", HIDDEN, HIDDEN),
                 ("ffn_gate", FEED_FORWARD, HIDDEN),
                 ("ffn_up", FEED_FORWARD, HIDDEN),

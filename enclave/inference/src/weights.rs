@@ -1,7 +1,9 @@
 //! Tensors as they lie in a model file: bytes, how they encode numbers, and a shape.
 
-use crate::error::Error;
+use crate::error::{Error, compute};
+use candle_core::Device;
 use candle_core::quantized::GgmlDType;
+use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use std::borrow::Cow;
 
 /// How the numbers of a tensor are encoded. Names and layouts: `ggml-common.h` of ggml.
@@ -94,4 +96,13 @@ pub(crate) struct RawTensor<'a> {
     pub(crate) shape: Vec<usize>,
     /// Row after row.
     pub(crate) bytes: Cow<'a, [u8]>,
+}
+
+impl RawTensor<'_> {
+    /// The numbers that are encoded, row after row.
+    pub(crate) fn numbers(&self) -> Result<Vec<f32>, Error> {
+        let tensor = qtensor_from_ggml(self.encoding.candle(), &self.bytes, self.shape.clone(), &Device::Cpu);
+        let numbers = tensor.and_then(|tensor| tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1());
+        numbers.map_err(compute)
+    }
 }

@@ -158,7 +158,7 @@ impl Api {
     fn status(&self) -> Response<Body> {
         let (read, total) = self.enclave.model.progress();
         let state = match self.enclave.model.served() {
-            Some(served) if served.engine.is_broken() => "failed",
+            Some(served) if served.engine.breakdown().is_some() => "failed",
             Some(_) => "ready",
             None => "loading",
         };

@@ -217,7 +217,7 @@ fn answers_of_the_real_model_are_the_same_alone_and_among_32_that_give_way() {
     let alone: Vec<_> = requests().flat_map(|request| answers(&engine, vec![request])).collect();
     drop(engine);
     // 23 KB a token: room for some 900 tokens, where the requests have 2,400.
-    config.kv_bytes = 20 << 20;
+    config.kv_bytes = Some(20 << 20);
     let engine = Engine::start(load("Q4_1"), config).unwrap();
     let together = answers(&engine, requests().collect());
     assert!(engine.counts().preemptions > 0, "{:?}", engine.counts());

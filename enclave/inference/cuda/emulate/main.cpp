@@ -149,7 +149,7 @@ static const std::map<std::string, Binder> KERNELS = {
     NAMED(rms_norm), NAMED(add_rms_norm), NAMED(add), NAMED(add_bias), NAMED(silu_mul), NAMED(gelu_mul), NAMED(embed),
     NAMED(gather_rows), NAMED(softcap), NAMED(rope_kv), NAMED(attention_decode), NAMED(attention_combine),
     NAMED(attention_prefill_64), NAMED(attention_prefill_96), NAMED(attention_prefill_128), NAMED(attention_prefill_256),
-    NAMED(top_k), NAMED(argmax), NAMED(advance),
+    NAMED(top_k), NAMED(argmax), NAMED(advance), NAMED(wipe_blocks),
 };
 
 static void run(Case &c, const std::vector<u32> &order, bool ahead) {

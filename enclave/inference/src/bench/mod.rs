@@ -4,10 +4,8 @@ mod random;
 
 pub use random::random_model;
 
-use crate::backend::{Backend, Span};
-use crate::blocks::BLOCK_TOKENS;
-use crate::cpu::{Cpu, read_bandwidth};
-use crate::decoder::Batch;
+use crate::backend::{BLOCK_TOKENS, Batch, Span};
+use crate::compute::{Compute, Room};
 use crate::error::Error;
 use crate::model::Model;
 use crate::sampler::argmax;
@@ -24,7 +22,7 @@ const FIRST_TOKEN: usize = 1000;
 #[expect(missing_debug_implementations, reason = "holds tokens and a cache")]
 pub struct Lockstep<'a> {
     model: &'a Model,
-    cpu: Cpu,
+    compute: Box<dyn Compute>,
     tables: Vec<Vec<u32>>,
     len: usize,
     last: Tokens,
@@ -46,8 +44,9 @@ impl<'a> Lockstep<'a> {
         let per_sequence = room.div_ceil(BLOCK_TOKENS);
         let mut blocks = 0..u32::MAX;
         let tables = (0..sequences).map(|_| blocks.by_ref().take(per_sequence).collect()).collect();
-        let cpu = Cpu::new(model.decoder.spec().sizes, threads, sequences * per_sequence)?;
-        Ok(Self { model, cpu, tables, len: 0, last: Tokens::default() })
+        let (blocks, rows) = (sequences * per_sequence, STEP.max(sequences));
+        let compute = model.compute(Room { threads, blocks, rows, wanted: sequences })?;
+        Ok(Self { model, compute, tables, len: 0, last: Tokens::default() })
     }
 
     /// Reads `tokens` more into each sequence, and chooses the next token of each.
@@ -55,7 +54,7 @@ impl<'a> Lockstep<'a> {
     /// # Errors
     /// If a step fails, or there is no room.
     pub fn read(&mut self, tokens: usize) -> Result<(), Error> {
-        let vocabulary = self.model.decoder.spec().sizes.vocabulary;
+        let vocabulary = self.model.spec().sizes.vocabulary;
         let mut left = tokens;
         while left > 0 {
             let piece = left.min((STEP / self.tables.len()).max(1));
@@ -65,7 +64,7 @@ impl<'a> Lockstep<'a> {
             let token =
                 |(sequence, n): (usize, usize)| (FIRST_TOKEN + 37 * (start + n) + 11 * sequence) % vocabulary;
             let ids: Vec<u32> = all.filter_map(|at| u32::try_from(token(at)).ok()).collect();
-            self.step(&ids, piece, left == 0)?;
+            self.step(&ids, piece, (left == 0).then_some(0))?;
         }
         Ok(())
     }
@@ -75,28 +74,38 @@ impl<'a> Lockstep<'a> {
     /// # Errors
     /// If a step fails, or there is no room.
     pub fn write(&mut self, tokens: usize) -> Result<(), Error> {
-        for _ in 0..tokens {
+        let mut left = tokens;
+        while left > 0 {
             let ids = self.last.clone();
-            self.step(ids.as_slice(), 1, true)?;
+            let ahead = self.compute.most_ahead().min(left - 1);
+            self.step(ids.as_slice(), 1, Some(ahead))?;
+            left -= 1 + ahead;
         }
         Ok(())
     }
 
-    fn step(&mut self, ids: &[u32], piece: usize, choose: bool) -> Result<(), Error> {
+    /// `ahead`: chooses the next token of each sequence, and goes on for so many.
+    fn step(&mut self, ids: &[u32], piece: usize, ahead: Option<usize>) -> Result<(), Error> {
         let tables = self.tables.iter().enumerate();
         let spans: Vec<Span<'_>> = tables
             .map(|(n, table)| Span { row: n * piece, rows: piece, position: self.len, table })
             .collect();
-        let wanted: Vec<usize> =
-            if choose { spans.iter().map(|span| span.row + span.rows - 1).collect() } else { Vec::new() };
-        let batch = Batch { tokens: ids, spans: &spans, wanted: &wanted };
-        self.cpu.awake(|cpu| self.model.decoder.step(cpu, &batch))?;
-        self.len += piece;
-        if choose {
-            let vocabulary = self.model.decoder.spec().sizes.vocabulary;
-            let chosen =
-                self.cpu.scores()?.chunks_exact(vocabulary).map(argmax).collect::<Result<Vec<_>, _>>()?;
-            self.last = Tokens::dangerous_from_ids(&Zeroizing::new(chosen));
+        let wanted: Vec<usize> = match ahead {
+            Some(_) => spans.iter().map(|span| span.row + span.rows - 1).collect(),
+            None => Vec::new(),
+        };
+        let more = ahead.unwrap_or_default();
+        self.compute.step(&Batch { tokens: ids, spans: &spans, wanted: &wanted }, more)?;
+        self.len += piece + more;
+        if ahead.is_some() {
+            let mut chosen = Zeroizing::new(Vec::with_capacity(wanted.len()));
+            for row in 0..wanted.len() {
+                chosen.push(match self.compute.best(row, more)? {
+                    Some(token) => token,
+                    None => argmax(self.compute.scores(row)?)?,
+                });
+            }
+            self.last = Tokens::dangerous_from_ids(&chosen);
         }
         Ok(())
     }
@@ -132,7 +141,7 @@ pub struct Figures {
     pub context: usize,
     /// Bytes of weights and of the cache that a written token needs, its share of what the batch shares.
     pub bytes_moved_per_token: f64,
-    /// What these threads read per second from memory, just before.
+    /// What these threads, or the GPU, moved per second to and from memory, just before.
     pub memory_bandwidth_bytes_per_s: f64,
     /// Bytes moved per second while writing, as a share of that: 1 is as fast as memory allows. Caches can make it more.
     pub share_of_bandwidth: f64,
@@ -147,8 +156,8 @@ pub fn measure(model: &Model, plan: Plan) -> Result<Figures, Error> {
         return Err(Error::BadConfig { name: "prefill, decode", problem: "must be at least 1" });
     }
     let room = plan.context.saturating_add(plan.prefill).saturating_add(plan.decode);
+    let bandwidth = model.bandwidth(plan.threads)?;
     let mut sequences = Lockstep::new(model, plan.threads, plan.batch, room)?;
-    let bandwidth = read_bandwidth(plan.threads)?;
     sequences.read(plan.context)?;
     let started = Instant::now();
     sequences.read(plan.prefill)?;
@@ -157,8 +166,8 @@ pub fn measure(model: &Model, plan: Plan) -> Result<Figures, Error> {
     let (prefill, decode) = ((read - started).as_secs_f64(), read.elapsed().as_secs_f64());
     let tokens = |n: usize| (n * plan.batch) as f64;
     let context = plan.context + plan.prefill;
-    let cache = model.decoder.spec().sizes.block_bytes() / BLOCK_TOKENS * (context + plan.decode / 2);
-    let bytes = model.decoder.step_bytes() as f64 / plan.batch as f64 + cache as f64;
+    let cache = model.spec().sizes.block_bytes() / BLOCK_TOKENS * (context + plan.decode / 2);
+    let bytes = model.step_bytes() as f64 / plan.batch as f64 + cache as f64;
     let decode_tokens_per_s = tokens(plan.decode) / decode;
     Ok(Figures {
         prefill_tokens_per_s: tokens(plan.prefill) / prefill,
@@ -180,8 +189,12 @@ mod tests {
 
     #[test]
     fn figures_are_there_for_what_fits_and_errors_for_what_does_not() {
-        let model = Model::load(ModelBytes::from_vec(tiny_model())).unwrap();
+        let load = || ModelBytes::from_vec(tiny_model());
         let plan = Plan { threads: 1, batch: 3, context: 20, prefill: 30, decode: 5 };
+        if let Ok(model) = Model::load_on_gpu(load()) {
+            assert!(measure(&model, plan).unwrap().share_of_bandwidth > 0.0);
+        }
+        let model = Model::load(load()).unwrap();
         let figures = measure(&model, plan).unwrap();
         assert!(figures.prefill_tokens_per_s > 0.0 && figures.decode_tokens_per_s > 0.0);
         assert!((figures.batch, figures.context) == (3, 50) && figures.bytes_moved_per_token > 0.0);

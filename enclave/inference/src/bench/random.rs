@@ -76,11 +76,11 @@ const ENCODING_NAMES: &str = "f32, f16, bf16, q8_0, q4_0, q4_1, q4_k, q6_k";
 /// The longest context that is measured, and room to write.
 const CONTEXT: usize = 16_384;
 
-/// A model of a known shape with random weights.
+/// A model of a known shape with random weights, on processors or the GPU.
 ///
 /// # Errors
 /// If the shape or the encoding has no such name, or they do not fit each other.
-pub fn random_model(shape: &str, encoding: &str) -> Result<Model, Error> {
+pub fn random_model(shape: &str, encoding: &str, on_gpu: bool) -> Result<Model, Error> {
     let unknown = |what, name: &str, supported| Error::Unsupported { what, name: name.to_owned(), supported };
     let shape = SHAPES
         .iter()
@@ -96,7 +96,8 @@ pub fn random_model(shape: &str, encoding: &str) -> Result<Model, Error> {
             problem: "has blocks that do not divide the width of this shape",
         });
     }
-    Model::from_source(source(shape, *encoding), [0; 32])
+    let source = source(shape, *encoding);
+    if on_gpu { Model::gpu_from_source(source, [0; 32]) } else { Model::from_source(source, [0; 32]) }
 }
 
 fn source(shape: &Shape, encoding: Encoding) -> Source<'static> {
@@ -235,9 +236,9 @@ mod tests {
 
     #[test]
     fn unknown_names_are_answered_with_the_known_ones() {
-        assert!(random_model("gpt-5", "q4_0").unwrap_err().to_string().contains("llama-3.1-8b"));
-        assert!(random_model("smollm2-135m", "q3").unwrap_err().to_string().contains("q4_1"));
-        assert!(random_model("smollm2-135m", "q4_k").is_err(), "576 is not a multiple of 256");
+        assert!(random_model("gpt-5", "q4_0", false).unwrap_err().to_string().contains("llama-3.1-8b"));
+        assert!(random_model("smollm2-135m", "q3", false).unwrap_err().to_string().contains("q4_1"));
+        assert!(random_model("smollm2-135m", "q4_k", false).is_err(), "576 is not a multiple of 256");
         for shape in SHAPES {
             assert!(SHAPE_NAMES.contains(shape.name));
         }

@@ -4,10 +4,10 @@
 //! chunks are merged in order: so a row's result is the same alone and among others, on any number of threads, and whether its
 //! chunks were computed by one thread or by several.
 
-use super::cache::{BLOCK_TOKENS, Cache, HeadView};
+use super::cache::{Cache, HeadView};
 use super::pool::{Pool, Tile};
 use super::simd::{Kernel, LANES, Level, Simd};
-use crate::backend::{Attention, Span};
+use crate::backend::{Attention, BLOCK_TOKENS, Span};
 use zeroize::Zeroizing;
 
 /// Positions of a chunk.

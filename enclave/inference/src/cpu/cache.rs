@@ -5,10 +5,11 @@
 
 use super::pool::Pool;
 use super::simd::{Kernel, LANES, Level, Simd};
+use crate::backend::BLOCK_TOKENS;
 use zeroize::Zeroize;
 
-/// Positions of a block: as many as a vector has numbers.
-pub(crate) const BLOCK_TOKENS: usize = LANES;
+// A vector of numbers is of the positions of a block.
+const _: () = assert!(BLOCK_TOKENS == LANES);
 
 /// The largest 16-bit float.
 const MOST: f32 = 65504.0;
@@ -54,11 +55,6 @@ impl Cache {
             dim,
             written: vec![false; blocks],
         }
-    }
-
-    /// Bytes that a block takes in all layers.
-    pub(crate) fn block_bytes(layers: usize, heads: usize, dim: usize) -> usize {
-        layers * heads * 2 * BLOCK_TOKENS * dim * size_of::<u16>()
     }
 
     pub(crate) fn head(&self, layer: usize, head: usize) -> HeadView<'_> {

@@ -1,5 +1,7 @@
 //! The engine's computing on processors: integer products with run-time choice of instructions, blocked attention, and threads
 //! that spin within a step and sleep between steps.
+//!
+//! Numbers follow llama.cpp: activations are quantised before products with quantised weights, keys and values are 16-bit floats.
 
 mod activations;
 mod attention;
@@ -14,11 +16,13 @@ mod simd;
 
 pub(crate) use attention::MAX_DIM;
 pub(crate) use bandwidth::read_bandwidth;
-pub(crate) use cache::BLOCK_TOKENS;
 pub(crate) use product::Linear;
 
-use crate::backend::{Activation, Attention, Backend, HeadNorms, Place, Span};
+use crate::backend::{
+    Activation, Attention, BLOCK_TOKENS, Backend, Batch, Computed, HeadNorms, Place, Sizes,
+};
 use crate::error::Error;
+use crate::rotary::Rotary;
 use crate::weights::RawTensor;
 use activations::Activations;
 use cache::{Cache, Slot, Written};
@@ -29,58 +33,17 @@ use rows::{Add, Gate, Normalise, Rotate, Squeeze, each_row};
 use simd::Level;
 use zeroize::{Zeroize, Zeroizing};
 
-/// The sizes of a model.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Sizes {
-    pub(crate) vocabulary: usize,
-    pub(crate) hidden: usize,
-    pub(crate) feed_forward: usize,
-    pub(crate) layers: usize,
-    pub(crate) heads: usize,
-    pub(crate) kv_heads: usize,
-    pub(crate) dim: usize,
-}
-
-impl Sizes {
-    /// Bytes of the cache that 16 tokens take.
-    pub(crate) fn block_bytes(&self) -> usize {
-        Cache::block_bytes(self.layers, self.kv_heads, self.dim)
-    }
-
-    /// Numbers per row.
-    fn width(&self, place: Place) -> usize {
-        match place {
-            Place::Stream | Place::Normed | Place::Result => self.hidden,
-            Place::Qkv => (self.heads + 2 * self.kv_heads) * self.dim,
-            Place::Attended => self.heads * self.dim,
-            Place::GateUp => 2 * self.feed_forward,
-            Place::Gated => self.feed_forward,
-            Place::Scores => self.vocabulary,
-        }
-    }
-}
-
-const PLACES: [Place; 8] = [
-    Place::Stream,
-    Place::Normed,
-    Place::Qkv,
-    Place::Attended,
-    Place::Result,
-    Place::GateUp,
-    Place::Gated,
-    Place::Scores,
-];
-
 /// The threads, the cache, and the rows of the step that is under way.
 pub(crate) struct Cpu {
     pool: Pool,
     level: Level,
     sizes: Sizes,
     cache: Cache,
-    places: [Zeroizing<Vec<f32>>; PLACES.len()],
+    places: [Zeroizing<Vec<f32>>; Place::ALL.len()],
     quantised: Activations,
     rows: usize,
     slots: Vec<Slot>,
+    /// Of the rows of the step, for each way to turn them.
     angles: Vec<Vec<f32>>,
 }
 
@@ -92,24 +55,12 @@ impl Cpu {
             level: Level::detect(),
             sizes,
             cache: Cache::new(sizes.layers, sizes.kv_heads, sizes.dim, blocks),
-            places: PLACES.map(|_| Zeroizing::new(Vec::new())),
+            places: Place::ALL.map(|_| Zeroizing::new(Vec::new())),
             quantised: Activations::default(),
             rows: 0,
             slots: Vec::new(),
             angles: Vec::new(),
         })
-    }
-
-    /// Runs a step with the threads awake.
-    pub(crate) fn awake<T>(&mut self, step: impl FnOnce(&mut Self) -> T) -> T {
-        let _awake = self.pool.step();
-        step(self)
-    }
-
-    /// Wipes the rows of past steps.
-    pub(crate) fn wipe_rows(&mut self) {
-        self.places.iter_mut().for_each(|place| place.as_mut_slice().zeroize());
-        self.quantised.wipe();
     }
 
     fn slice(&self, place: Place) -> &[f32] {
@@ -132,10 +83,11 @@ impl Cpu {
 }
 
 impl Backend for Cpu {
+    type Memory = ();
     type Linear = Linear;
     type Vector = Vec<f32>;
 
-    fn linear(parts: &[RawTensor<'_>], bias: Option<Vec<f32>>) -> Result<Linear, Error> {
+    fn linear((): &(), parts: &[RawTensor<'_>], bias: Option<Vec<f32>>) -> Result<Linear, Error> {
         let parts = parts.iter().map(Matrix::new).collect::<Result<Vec<_>, _>>()?;
         Linear::new(parts, bias)
     }
@@ -144,15 +96,14 @@ impl Backend for Cpu {
         weights.bytes()
     }
 
-    fn vector(numbers: Vec<f32>) -> Vec<f32> {
-        numbers
+    fn vector((): &(), numbers: Vec<f32>) -> Result<Vec<f32>, Error> {
+        Ok(numbers)
     }
 
-    fn begin(&mut self, rows: usize, spans: &[Span<'_>], angles: Vec<Vec<f32>>) -> Result<(), Error> {
-        self.rows = rows;
-        self.angles = angles;
+    fn begin(&mut self, batch: &Batch<'_>, rotary: &Rotary, _ahead: usize) -> Result<(), Error> {
+        self.rows = batch.tokens.len();
         self.slots.clear();
-        for span in spans {
+        for span in batch.spans {
             for position in span.position..span.position + span.rows {
                 let block = span.table.get(position / BLOCK_TOKENS).copied();
                 let block =
@@ -160,16 +111,23 @@ impl Backend for Cpu {
                 self.slots.push(Slot { block, within: position % BLOCK_TOKENS });
             }
         }
-        if self.slots.len() == rows {
-            Ok(())
-        } else {
-            Err(Error::Compute("rows without a sequence".to_owned()))
+        if self.slots.len() != self.rows {
+            return Err(Error::Compute("rows without a sequence".to_owned()));
         }
+        let positions = || batch.spans.iter().flat_map(|span| span.position..span.position + span.rows);
+        self.angles = rotary.ropes.iter().map(|rope| rotary.table(rope, positions())).collect();
+        Ok(())
     }
 
-    fn embed(&mut self, table: &Linear, tokens: &[u32], scale: f32) {
+    /// With the threads awake.
+    fn run(&mut self, pass: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
+        let _awake = self.pool.step();
+        pass(self)
+    }
+
+    fn embed(&mut self, batch: &Batch<'_>, table: &Linear, scale: f32) -> Result<(), Error> {
         let mut stream = self.take(Place::Stream);
-        let rows = stream.chunks_exact_mut(self.sizes.hidden).zip(tokens);
+        let rows = stream.chunks_exact_mut(self.sizes.hidden).zip(batch.tokens);
         for (row, token) in rows {
             table.row(*token as usize, row);
             if scale != 1.0 {
@@ -177,9 +135,10 @@ impl Backend for Cpu {
             }
         }
         self.put(Place::Stream, stream);
+        Ok(())
     }
 
-    fn normalise(&mut self, from: Place, weights: &Vec<f32>, epsilon: f32, to: Place) {
+    fn normalise(&mut self, from: Place, weights: &Vec<f32>, epsilon: f32, to: Place) -> Result<(), Error> {
         let width = self.sizes.width(to);
         let mut taken = self.take(to);
         let source = (from != to).then(|| self.slice(from));
@@ -188,9 +147,10 @@ impl Backend for Cpu {
             self.level.run(Normalise { from, weights, epsilon, to });
         });
         self.put(to, taken);
+        Ok(())
     }
 
-    fn multiply(&mut self, from: Place, weights: &Linear, to: Place) {
+    fn multiply(&mut self, from: Place, weights: &Linear, to: Place) -> Result<(), Error> {
         let mut out = self.take(to);
         let numbers = &self.places[from as usize][..self.rows * self.sizes.width(from)];
         if weights.is_quantised() {
@@ -200,6 +160,7 @@ impl Backend for Cpu {
         let len = self.rows * self.sizes.width(to);
         weights.multiply(&self.pool, self.level, &rows, self.rows, &mut out[..len]);
         self.put(to, out);
+        Ok(())
     }
 
     fn rotate_and_write(
@@ -207,12 +168,12 @@ impl Backend for Cpu {
         layer: usize,
         attention: &Attention,
         norms: Option<&HeadNorms<Vec<f32>>>,
-        angles: usize,
-    ) {
+        rope: usize,
+    ) -> Result<(), Error> {
         let mut qkv = self.take(Place::Qkv);
         let width = self.sizes.width(Place::Qkv);
         let (queries, keys) = attention.widths();
-        let table = &self.angles[angles];
+        let table = &self.angles[rope];
         let per_row = table.len() / self.rows;
         let rows = &mut qkv[..self.rows * width];
         each_row(&self.pool, rows, width, |row, to| {
@@ -227,59 +188,82 @@ impl Backend for Cpu {
         let written = Written { rows, width, keys: queries, values: queries + keys };
         self.cache.write(&self.pool, self.level, layer, &self.slots, &written);
         self.put(Place::Qkv, qkv);
+        Ok(())
     }
 
-    fn attend(&mut self, layer: usize, attention: &Attention, spans: &[Span<'_>]) {
+    fn attend(&mut self, batch: &Batch<'_>, layer: usize, attention: &Attention) -> Result<(), Error> {
         let mut out = self.take(Place::Attended);
         let (queries, width) = (self.slice(Place::Qkv), self.sizes.width(Place::Qkv));
-        let call =
-            attention::Call { attention: *attention, layer, cache: &self.cache, spans, queries, width };
+        let call = attention::Call {
+            attention: *attention,
+            layer,
+            cache: &self.cache,
+            spans: batch.spans,
+            queries,
+            width,
+        };
         let len = self.rows * self.sizes.width(Place::Attended);
         attention::attend(&self.pool, self.level, &call, &mut out[..len]);
         self.put(Place::Attended, out);
+        Ok(())
     }
 
-    fn gate(&mut self, activation: Activation) {
+    fn gate(&mut self, activation: Activation) -> Result<(), Error> {
         let mut gated = self.take(Place::Gated);
         let (from, width) = (self.slice(Place::GateUp), self.sizes.width(Place::Gated));
         each_row(&self.pool, &mut gated[..self.rows * width], width, |row, to| {
             self.level.run(Gate { activation, from: &from[row * 2 * width..][..2 * width], to });
         });
         self.put(Place::Gated, gated);
+        Ok(())
     }
 
-    fn add(&mut self, from: Place) {
+    fn add(&mut self, from: Place) -> Result<(), Error> {
         let mut stream = self.take(Place::Stream);
         let (from, width) = (self.slice(from), self.sizes.hidden);
         each_row(&self.pool, &mut stream[..self.rows * width], width, |row, to| {
             self.level.run(Add { from: &from[row * width..][..width], to });
         });
         self.put(Place::Stream, stream);
+        Ok(())
     }
 
-    fn keep(&mut self, rows: &[usize]) {
+    fn keep(&mut self, batch: &Batch<'_>) -> Result<(), Error> {
         let width = self.sizes.hidden;
         let stream = &mut self.places[Place::Stream as usize];
-        for (to, from) in rows.iter().enumerate() {
+        for (to, from) in batch.wanted.iter().enumerate() {
             stream.copy_within(from * width..(from + 1) * width, to * width); // ascending: none is overwritten before it moves
         }
-        self.rows = rows.len();
+        self.rows = batch.wanted.len();
+        Ok(())
     }
 
-    fn squeeze(&mut self, cap: f32) {
+    fn squeeze(&mut self, cap: f32) -> Result<(), Error> {
         let mut scores = self.take(Place::Scores);
         let width = self.sizes.vocabulary;
         each_row(&self.pool, &mut scores[..self.rows * width], width, |_, numbers| {
             self.level.run(Squeeze { cap, numbers });
         });
         self.put(Place::Scores, scores);
+        Ok(())
+    }
+}
+
+impl Computed for Cpu {
+    fn scores(&mut self, row: usize) -> Result<&[f32], Error> {
+        let width = self.sizes.vocabulary;
+        let scores = self.slice(Place::Scores).get(row * width..(row + 1) * width);
+        scores.ok_or_else(|| Error::Compute("a row without scores".to_owned()))
     }
 
-    fn scores(&mut self) -> Result<&[f32], Error> {
-        Ok(self.slice(Place::Scores))
-    }
-
-    fn wipe(&mut self, blocks: &[u32]) {
+    fn wipe(&mut self, blocks: &[u32]) -> Result<(), Error> {
         self.cache.wipe(blocks);
+        Ok(())
+    }
+
+    fn wipe_rows(&mut self) -> Result<(), Error> {
+        self.places.iter_mut().for_each(|place| place.as_mut_slice().zeroize());
+        self.quantised.wipe();
+        Ok(())
     }
 }

@@ -5,10 +5,14 @@ use super::buffer::{Buffer, Element, Pointer, failed};
 use super::gemm::Gemm;
 use super::launch::{KERNELS, Launch, Number, problem};
 use crate::error::Error;
-use cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig, PushKernelArg};
+use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaGraph, CudaStream, LaunchConfig, PushKernelArg, result as driver,
+};
 use cudarc::nvrtc::Ptx;
+use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Compiled for Hopper.
 const CUBIN: &[u8] = include_bytes!("../../cuda/kernels.cubin");
@@ -19,8 +23,10 @@ const PTX: &str = include_str!("../../cuda/kernels.ptx");
 pub(crate) struct Device {
     stream: Arc<CudaStream>,
     kernels: BTreeMap<&'static str, CudaFunction>,
-    pub(super) gemm: Gemm,
+    gemm: Gemm,
     name: String,
+    /// The memory of what is being recorded.
+    recording: Mutex<Option<Vec<Arc<dyn Any + Send + Sync>>>>,
 }
 
 impl Device {
@@ -45,7 +51,7 @@ impl Device {
         }
         let gemm = Gemm::new(&stream)?;
         let name = context.name().map_err(failed)?;
-        Ok(Self { stream, kernels, gemm, name })
+        Ok(Self { stream, kernels, gemm, name, recording: Mutex::default() })
     }
 
     /// What the GPU calls itself.
@@ -63,17 +69,48 @@ impl Device {
     }
 
     pub(crate) fn upload<T: Element>(&self, values: &[T]) -> Result<Buffer<T>, Error> {
-        Buffer::from_slice(&self.stream, values)
+        let mut buffer = self.zeros(values.len())?;
+        buffer.write(values)?;
+        Ok(buffer)
     }
 
-    /// Waits until everything is done that was asked for.
-    pub(crate) fn synchronize(&self) -> Result<(), Error> {
-        self.stream.synchronize().map_err(failed)
+    /// Records what `work` asks for, without doing it. It may ask for launches and products of shapes that were there before, and for copies
+    /// within the GPU.
+    pub(crate) fn record(&self, work: impl FnOnce() -> Result<(), Error>) -> Result<Recording, Error> {
+        *self.recording.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
+        let begun = self.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
+        let worked = begun.map_err(failed).and_then(|()| work());
+        let ended = self.stream.end_capture(CUgraphInstantiate_flags(0)).map_err(failed);
+        let memory = self.recording.lock().unwrap_or_else(PoisonError::into_inner).take();
+        worked?;
+        let graph = ended?.ok_or_else(|| Error::Gpu("it recorded nothing".to_owned()))?;
+        Ok(Recording { graph: Graph(graph), _memory: memory.unwrap_or_default() })
+    }
+
+    /// What a recording uses stays as long as the recording.
+    fn keep(&self, buffers: &[&Pointer<'_>]) {
+        let mut recording = self.recording.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(memory) = recording.as_mut() {
+            memory.extend(buffers.iter().map(|buffer| Arc::clone(&buffer.memory)));
+        }
+    }
+
+    /// See [`Gemm::multiply`].
+    pub(super) fn multiply(
+        &self,
+        out: &Pointer<'_>,
+        x: &Pointer<'_>,
+        weights: &Pointer<'_>,
+        shape: [usize; 3],
+    ) -> Result<(), Error> {
+        self.keep(&[out, x, weights]);
+        self.gemm.multiply(out, x, weights, shape)
     }
 
     /// Launches a kernel on buffers of the sizes and kinds that its plan is for.
     pub(super) fn launch(&self, launch: &Launch, buffers: &[Pointer<'_>]) -> Result<(), Error> {
         launch.check(&buffers.iter().map(|b| (b.len, b.parameter)).collect::<Vec<_>>())?;
+        self.keep(&buffers.iter().collect::<Vec<_>>());
         let kernel =
             self.kernels.get(launch.kernel).ok_or_else(|| problem(launch.kernel, "names no kernel"))?;
         let mut arguments = self.stream.launch_builder(kernel);
@@ -99,6 +136,71 @@ impl Device {
         unsafe { arguments.launch(config) }.map_err(failed)?;
         Ok(())
     }
+}
+
+/// What was asked for once, to be repeated. Holds all memory that it uses.
+pub(crate) struct Recording {
+    graph: Graph,
+    _memory: Vec<Arc<dyn Any + Send + Sync>>,
+}
+
+struct Graph(CudaGraph);
+
+// SAFETY: NVIDIA documents that a graph may be used from any thread, by one at a time; nothing here takes a shared reference to
+// another thread, for `Recording` is not `Sync`.
+unsafe impl Send for Graph {}
+
+impl Recording {
+    /// Does it all again, on what the buffers hold now.
+    pub(crate) fn repeat(&self) -> Result<(), Error> {
+        self.graph.0.launch().map_err(failed)
+    }
+}
+
+/// Copies to, from and within the GPU, in order with everything else.
+pub(super) struct Transfer(pub(super) Arc<CudaStream>);
+
+impl Transfer {
+    pub(super) fn write<T: Element>(&self, to: &Pointer<'_>, values: &[T]) -> Result<(), Error> {
+        same_len(to.len, values.len())?;
+        self.0.context().bind_to_thread().map_err(failed)?;
+        // SAFETY: the buffer is alive and has as many values of this type. The values are not in pinned memory, so the driver has
+        // taken them when this returns (CUDA driver API, "API synchronization behavior", Memcpy).
+        unsafe { driver::memcpy_htod_async(to.address, values, self.0.cu_stream()) }.map_err(failed)
+    }
+
+    pub(super) fn read<T: Element>(&self, from: &Pointer<'_>, values: &mut [T]) -> Result<(), Error> {
+        same_len(values.len(), from.len)?;
+        self.0.context().bind_to_thread().map_err(failed)?;
+        // SAFETY: the buffer is alive and has as many values of this type, all bits of which are values; they are there once the
+        // stream has come to the end, before which nobody sees them.
+        unsafe { driver::memcpy_dtoh_async(values, from.address, self.0.cu_stream()) }.map_err(failed)?;
+        self.0.synchronize().map_err(failed)
+    }
+
+    /// `size`: bytes of a value.
+    pub(super) fn copy(&self, to: &Pointer<'_>, from: &Pointer<'_>, size: usize) -> Result<(), Error> {
+        same_len(to.len, from.len)?;
+        self.0.context().bind_to_thread().map_err(failed)?;
+        // SAFETY: both buffers are alive, have so many bytes, and are not the same: one is borrowed exclusively.
+        unsafe { driver::memcpy_dtod_async(to.address, from.address, to.len * size, self.0.cu_stream()) }
+            .map_err(failed)
+    }
+
+    /// `size`: bytes of a value.
+    pub(super) fn clear(&self, buffer: &Pointer<'_>, size: usize) -> Result<(), Error> {
+        self.0.context().bind_to_thread().map_err(failed)?;
+        // SAFETY: the buffer is alive and has so many bytes, for which zero is a value.
+        unsafe { driver::memset_d8_async(buffer.address, 0, buffer.len * size, self.0.cu_stream()) }
+            .map_err(failed)
+    }
+}
+
+fn same_len(to: usize, from: usize) -> Result<(), Error> {
+    if to == from {
+        return Ok(());
+    }
+    Err(Error::Compute("a buffer of the GPU has another size than its new values".to_owned()))
 }
 
 /// More would be of no use: the engine computes on one.

@@ -6,8 +6,9 @@
 //! f32, 2 u32), whether it is compared, its length, its values before, and after if it is. Two BF16 are in one word.
 
 use super::launch::{BLOCK, KERNELS, Kind, Launch, Number, Parameter, parameters};
-use super::plan::{self, Activation, Heads, Norm, Rope, Run, Scores};
+use super::plan::{self, Heads, Norm, Rope, Run, Scores};
 use super::twin::{self, Cache};
+use crate::backend::Activation;
 use half::bf16;
 use std::path::PathBuf;
 
@@ -217,7 +218,7 @@ fn row_cases(numbers: &mut Numbers) -> Vec<Case> {
     cases.push(case("add", plan::add([300, 300]).unwrap(), 0, buffers));
     let buffers = [in_place(x.clone(), twin::add(&x, &bias)), input(bias)];
     cases.push(case("add_bias", plan::add_bias([300, 100], 3).unwrap(), 0, buffers));
-    for (name, activation) in [("silu_mul", Activation::Silu), ("gelu_mul", Activation::Gelu)] {
+    for (name, activation) in [("silu_mul", Activation::Silu), ("gelu_mul", Activation::GeluTanh)] {
         let gate_up: Vec<bf16> = numbers.floats(3 * 2 * 100, 6.0).into_iter().map(bf16::from_f32).collect();
         let out = twin::gated(activation, &gate_up, 100);
         let launch = plan::gated(activation, [out.len(), gate_up.len()], 3, 100).unwrap();
@@ -419,11 +420,17 @@ fn token_cases(numbers: &mut Numbers) -> Vec<Case> {
     let launch = plan::argmax([3, logits.len()]).unwrap();
     let argmax = case("argmax", launch, 0, [output(best), input(logits)]);
 
-    let (positions, tables) = (vec![0_u32, 14, 15, 31], vec![9_u32, 4, 8, 3, 7, 2, 6, 1]);
+    let (positions, tables) = (vec![0_u32, 14, 15, 31, 15], vec![9_u32, 4, 8, 3, 7, 2, 6, 1, 5, u32::MAX]);
     let [next, lengths, slots] = twin::advance(&positions, &tables);
-    let launch = plan::advance([4, 4, 4, 8]).unwrap();
+    let launch = plan::advance([5, 5, 5, 10]).unwrap();
     let buffers = [in_place(positions, next), output(lengths), output(slots), input(tables)];
-    vec![top_k, argmax, case("advance", launch, 0, buffers)]
+    let advance = case("advance", launch, 0, buffers);
+
+    let heads = Heads { query: 2, kv: 2, dim: 16, blocks: 5 };
+    let (before, ids) = (numbers.halves(5 * 2 * BLOCK * 16), vec![4_u32, 1, 5, u32::MAX]);
+    let after = twin::wipe_blocks(&before, &ids, 2 * BLOCK * 16);
+    let launch = plan::wipe_blocks([before.len(), ids.len()], &heads).unwrap();
+    vec![top_k, argmax, advance, case("wipe_blocks", launch, 0, [in_place(before, after), input(ids)])]
 }
 
 fn folder() -> PathBuf {

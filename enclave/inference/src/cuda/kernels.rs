@@ -1,8 +1,8 @@
 //! The operations of a forward pass on a GPU, one function each. Shapes are checked before anything is launched.
 
-use super::buffer::{Buffer, Element};
-use super::device::Device;
-use super::plan::{self, Activation, Heads, Norm, Rope, Scores};
+use super::plan::{self, Heads, Norm, Rope, Scores};
+use super::{Buffer, Device, Element};
+use crate::backend::Activation;
 use crate::error::Error;
 use half::bf16;
 
@@ -10,13 +10,6 @@ use half::bf16;
 pub(crate) struct LayerCache {
     pub(crate) keys: Buffer<bf16>,
     pub(crate) values: Buffer<bf16>,
-}
-
-/// Queries of a batch and where they are: [`plan::tiles`] on the GPU.
-pub(crate) struct Tiles {
-    tiles: Buffer<u32>,
-    rows: usize,
-    sequences: usize,
 }
 
 impl Device {
@@ -123,7 +116,7 @@ impl Device {
         weights: &Buffer<bf16>,
         shape: [usize; 3],
     ) -> Result<(), Error> {
-        self.gemm.multiply(&out.exclusive(), &x.shared(), &weights.shared(), shape)
+        self.multiply(&out.exclusive(), &x.shared(), &weights.shared(), shape)
     }
 
     /// Turns queries and keys, and writes keys and values to the cache.
@@ -164,25 +157,20 @@ impl Device {
         self.launch(&combine, &[out.exclusive(), partial.shared()])
     }
 
-    /// Puts the queries of a batch of `rows` rows and `sequences` tables on the GPU.
-    pub(crate) fn tiles(&self, runs: &[plan::Run], rows: usize, sequences: usize) -> Result<Tiles, Error> {
-        let tiles = self.upload(&plan::tiles(runs, rows, sequences)?)?;
-        Ok(Tiles { tiles, rows, sequences })
-    }
-
-    /// Many query tokens, each of which sees what is before it.
+    /// Many query tokens, each of which sees what is before it; `tiles` are those of [`plan::tiles`] for the rows and sequences.
     pub(crate) fn attention_prefill(
         &self,
         out: &mut Buffer<bf16>,
         q: &Buffer<bf16>,
         cache: &LayerCache,
-        (tables, tiles): (&Buffer<u32>, &Tiles),
+        (tables, tiles): (&Buffer<u32>, &Buffer<u32>),
         (heads, scores): (&Heads, &Scores),
+        (rows, sequences): (usize, usize),
     ) -> Result<(), Error> {
         let LayerCache { keys, values } = cache;
-        let lens = [out.len(), q.len(), keys.len(), values.len(), tables.len(), tiles.tiles.len()];
-        let launch = plan::attention_prefill(lens, heads, scores, tiles.rows, tiles.sequences)?;
-        let read = [q.shared(), keys.shared(), values.shared(), tables.shared(), tiles.tiles.shared()];
+        let lens = [out.len(), q.len(), keys.len(), values.len(), tables.len(), tiles.len()];
+        let launch = plan::attention_prefill(lens, heads, scores, rows, sequences)?;
+        let read = [q.shared(), keys.shared(), values.shared(), tables.shared(), tiles.shared()];
         self.launch(&launch, &[out.exclusive()].into_iter().chain(read).collect::<Vec<_>>())
     }
 
@@ -206,6 +194,17 @@ impl Device {
     /// The best token of each row, ready for [`Device::embed`].
     pub(crate) fn argmax(&self, tokens: &mut Buffer<u32>, logits: &Buffer<f32>) -> Result<(), Error> {
         self.launch(&plan::argmax([tokens.len(), logits.len()])?, &[tokens.exclusive(), logits.shared()])
+    }
+
+    /// Overwrites blocks of a layer's keys or values with zeros. Blocks that are not there are left out.
+    pub(crate) fn wipe_blocks(
+        &self,
+        cache: &mut Buffer<bf16>,
+        ids: &Buffer<u32>,
+        heads: &Heads,
+    ) -> Result<(), Error> {
+        let launch = plan::wipe_blocks([cache.len(), ids.len()], heads)?;
+        self.launch(&launch, &[cache.exclusive(), ids.shared()])
     }
 
     /// Moves every sequence on by one token.

@@ -27,7 +27,7 @@ pub(crate) struct Parameter {
 }
 
 /// What the buffers of each kernel are: `h` BF16, `f` f32, `w` 32-bit words; capital if the kernel writes it.
-pub(crate) const KERNELS: [(&str, &str); 19] = [
+pub(crate) const KERNELS: [(&str, &str); 20] = [
     ("rms_norm", "Hhh"),
     ("add_rms_norm", "HHhh"),
     ("add", "Hh"),
@@ -47,6 +47,7 @@ pub(crate) const KERNELS: [(&str, &str); 19] = [
     ("top_k", "FWf"),
     ("argmax", "Wf"),
     ("advance", "WWWw"),
+    ("wipe_blocks", "Hw"),
 ];
 
 /// The buffers of a kernel.

@@ -1,6 +1,8 @@
 //! Launches of each kernel, from the sizes of its buffers and what it shall do.
 
-use super::launch::{BLOCK, Kind, Launch, Parameter, fits, problem, product};
+pub(crate) use super::launch::BLOCK;
+use super::launch::{Kind, Launch, Parameter, fits, problem, product};
+use crate::backend::Activation;
 use crate::error::Error;
 
 /// Threads of a block where a row is worked on together.
@@ -16,7 +18,7 @@ pub(crate) const SPLIT: usize = 256;
 /// What a block may have without asking for more.
 const MAX_SHARED: usize = 48 * 1024;
 /// More are searched for one after the other: that is what the sampler of the CPU is for.
-const MAX_TOP_K: usize = 128;
+pub(crate) const MAX_TOP_K: usize = 128;
 
 /// A part of each row that is normalised: `groups` times `width` values from `start`.
 #[derive(Debug, Clone, Copy)]
@@ -72,14 +74,6 @@ pub(crate) fn add_bias([x, bias]: [usize; 2], rows: usize) -> Result<Launch, Err
     Launch::for_each("add_bias", x, &[x, bias])?.words([bias, x])
 }
 
-/// Which function a gated layer has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Activation {
-    Silu,
-    /// The tanh form.
-    Gelu,
-}
-
 /// `out, gate_up`.
 pub(crate) fn gated(
     activation: Activation,
@@ -89,7 +83,7 @@ pub(crate) fn gated(
 ) -> Result<Launch, Error> {
     let name = match activation {
         Activation::Silu => "silu_mul",
-        Activation::Gelu => "gelu_mul",
+        Activation::GeluTanh => "gelu_mul",
     };
     fits(name, out, &[rows, width])?;
     fits(name, gate_up, &[rows, 2, width])?;
@@ -338,6 +332,14 @@ pub(crate) fn argmax([tokens, logits]: [usize; 2]) -> Result<Launch, Error> {
     let vocabulary = logits.checked_div(tokens).unwrap_or_default();
     fits("argmax", logits, &[tokens, vocabulary])?;
     Launch::new("argmax", [tokens, 1, 1], VOCABULARY_THREADS, &[tokens, logits])?.words([vocabulary])
+}
+
+/// `cache, ids`.
+pub(crate) fn wipe_blocks([cache, ids]: [usize; 2], heads: &Heads) -> Result<Launch, Error> {
+    let name = "wipe_blocks";
+    fits(name, cache, &[heads.cache_len(name)?])?;
+    let block = product(name, &[heads.kv, BLOCK, heads.dim])?;
+    Launch::new(name, [ids, 1, 1], ROW_THREADS, &[cache, ids])?.words([block, heads.blocks])
 }
 
 /// `positions, lengths, slots, tables`.

@@ -2,6 +2,7 @@
 
 use super::launch::{BLOCK, Kind, Launch, Parameter};
 use super::plan::*;
+use crate::backend::Activation;
 use crate::error::Error;
 
 const HEADS: Heads = Heads { query: 4, kv: 2, dim: 64, blocks: 3 };
@@ -39,6 +40,10 @@ fn every_size_has_to_fit() {
     exact([40, 40, 200], |sizes| top_k(sizes, 2, 20));
     exact([3, 201], argmax);
     exact([2, 2, 2, 10], advance);
+    assert!(wipe_blocks([CACHE, 7], &HEADS).is_ok());
+    for len in [CACHE - 1, CACHE + 1] {
+        assert!(wipe_blocks([len, 7], &HEADS).is_err());
+    }
 }
 
 const READ: Parameter = Parameter { kind: Kind::Half, is_written: false };

@@ -1,7 +1,8 @@
 //! What each kernel computes, in the plainest way: f32, rounded to BF16 where the kernel rounds, and no blocks, warps or online sums.
 
 use super::launch::BLOCK;
-use super::plan::{Activation, Heads, Norm, Rope, Run, Scores};
+use super::plan::{Heads, Norm, Rope, Run, Scores};
+use crate::backend::Activation;
 use half::bf16;
 
 type Row<'a> = &'a [bf16];
@@ -43,7 +44,7 @@ pub(crate) fn add_rms_norm(
 pub(crate) fn gated(activation: Activation, gate_up: Row<'_>, width: usize) -> Vec<bf16> {
     let apply = |gate: f32| match activation {
         Activation::Silu => gate / (1.0 + (-gate).exp()),
-        Activation::Gelu => {
+        Activation::GeluTanh => {
             let inner = (2.0 / std::f32::consts::PI).sqrt() * (gate + 0.044_715 * gate.powi(3));
             0.5 * gate * (1.0 + inner.tanh())
         }
@@ -222,9 +223,21 @@ pub(crate) fn advance(positions: &[u32], tables: &[u32]) -> [Vec<u32>; 3] {
     let next: Vec<u32> = positions.iter().map(|position| position + 1).collect();
     let slot = |(table, position): (&[u32], &u32)| {
         let block = table.get(*position as usize / BLOCK);
+        let block = block.filter(|block| **block < u32::MAX / 16);
         block.map_or(u32::MAX, |block| block * 16 + position % 16)
     };
     let slots = tables.chunks(table_len).zip(&next).map(slot).collect();
     let lengths = next.iter().map(|position| position + 1).collect();
     [next, lengths, slots]
+}
+
+/// The cache without some blocks.
+pub(crate) fn wipe_blocks(cache: Row<'_>, ids: &[u32], block: usize) -> Vec<bf16> {
+    let mut cache = cache.to_vec();
+    for id in ids {
+        if let Some(block) = cache.chunks_mut(block).nth(*id as usize) {
+            block.fill(bf16::ZERO);
+        }
+    }
+    cache
 }

@@ -2,9 +2,10 @@
 //!
 //! Files of these have 1 added to the weights of their norms already.
 
-use super::{Keys, LayerSpec, MAX_CONTEXT, Rope, Spec};
+use super::{Keys, LayerSpec, MAX_CONTEXT, Spec};
 use crate::backend::Activation;
 use crate::error::Error;
+use crate::rotary::Rope;
 use crate::source::{Source, bad};
 
 /// Layers of the models whose attention is scaled by the width per head instead of the size of a head.

@@ -5,9 +5,10 @@ mod gemma;
 mod llama;
 mod qwen;
 
-use crate::backend::Activation;
-use crate::cpu::{MAX_DIM, Sizes};
+use crate::backend::{Activation, Sizes};
+use crate::cpu::MAX_DIM;
 use crate::error::Error;
+use crate::rotary::Rope;
 use crate::source::{Source, bad};
 
 /// Beyond the largest known models (126 layers, 16,384 wide, feed-forward 53,248): what exceeds it is a broken file.
@@ -59,16 +60,6 @@ pub(crate) struct Spec {
 pub(crate) struct LayerSpec {
     pub(crate) rope: usize,
     pub(crate) window: Option<usize>,
-}
-
-/// Rotary position embedding.
-#[derive(Debug, Clone)]
-pub(crate) struct Rope {
-    pub(crate) base: f32,
-    /// Dimensions of a head that are rotated.
-    pub(crate) dims: usize,
-    /// Positions are divided by this.
-    pub(crate) divisor: f32,
 }
 
 impl Spec {

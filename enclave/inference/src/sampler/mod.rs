@@ -33,6 +33,7 @@ mod tests;
 pub(crate) use logprobs::Logprobs;
 pub use mask::{TokenMask, TokenSet};
 
+use crate::backend::Top;
 use crate::error::{Error, SubmitError};
 use crate::request::GenerateRequest;
 use choice::Shape;
@@ -59,6 +60,16 @@ pub(crate) struct Sampler {
 struct Mask {
     rules: Box<dyn TokenMask>,
     allowed: TokenSet,
+}
+
+/// What of the scores a choice depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// The best token, not its score.
+    Best,
+    /// So many of the best tokens.
+    Top(usize),
+    All,
 }
 
 /// A token that was chosen.
@@ -102,6 +113,29 @@ impl Sampler {
     pub(crate) fn with_mask(self, rules: Option<Box<dyn TokenMask>>) -> Self {
         let mask = rules.map(|rules| Mask { rules, allowed: TokenSet::new(self.vocabulary) });
         Self { mask, ..self }
+    }
+
+    /// What of the scores the choice depends on.
+    pub(crate) fn needs(&self) -> Needs {
+        let changes = !self.bias.is_empty() || self.penalties.is_some() || self.mask.is_some();
+        if changes || self.top_logprobs.is_some() {
+            Needs::All
+        } else if self.shape.temperature == 0.0 {
+            Needs::Best
+        } else {
+            self.shape.top_k.map_or(Needs::All, Needs::Top)
+        }
+    }
+
+    /// Chooses the next token from the best ones, if they are what the choice depends on.
+    pub(crate) fn sample_top(&mut self, top: &Top) -> Result<Sampled, Error> {
+        let mut scores = Zeroizing::new(vec![f32::NEG_INFINITY; self.vocabulary]);
+        for (token, score) in top.tokens.iter().zip(top.scores.iter()) {
+            if let Some(place) = scores.get_mut(*token as usize) {
+                *place = *score;
+            }
+        }
+        self.sample(&scores)
     }
 
     /// Chooses the next token. Scores behind the vocabulary, which models have for the sake of round numbers, do not count.
