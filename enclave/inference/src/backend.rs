@@ -155,6 +155,8 @@ pub(crate) trait Backend: Sized {
     /// Bytes that they take.
     fn linear_bytes(weights: &Self::Linear) -> usize;
     fn vector(memory: &Self::Memory, numbers: Vec<f32>) -> Result<Self::Vector, Error>;
+    /// Told once of all weights of a model, which may then lie better.
+    fn settle(_weights: Vec<&mut Self::Linear>) {}
 
     /// Begins a step, after which `ahead` more follow. Operations that are given a batch are given this one.
     fn begin(&mut self, batch: &Batch<'_>, rotary: &Rotary, ahead: usize) -> Result<(), Error>;

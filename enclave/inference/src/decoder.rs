@@ -54,7 +54,17 @@ impl<B: Backend> Decoder<B> {
         let layer = |index| Layer::load(source, &spec, index, memory);
         let layers = (0..sizes.layers).map(layer).collect::<Result<_, _>>()?;
         let output_norm = B::vector(memory, source.vector("output_norm.weight", sizes.hidden)?)?;
-        Ok(Self { spec, rotary, embedding, output, output_norm, layers })
+        let mut decoder = Self { spec, rotary, embedding, output, output_norm, layers };
+        B::settle(decoder.weights());
+        Ok(decoder)
+    }
+
+    /// All of them, in the order in which a step wants them.
+    fn weights(&mut self) -> Vec<&mut B::Linear> {
+        let layers = self.layers.iter_mut().flat_map(|layer| {
+            [&mut layer.qkv, &mut layer.attention_output, &mut layer.gate_up, &mut layer.down]
+        });
+        layers.chain(&mut self.output).chain([&mut self.embedding]).collect()
     }
 
     /// Bytes of weights that are fetched for a step with scores.

@@ -1,6 +1,7 @@
 //! Weights, laid out for the kernels: panels of 16 outputs, so that one vector has the weights of 16 outputs for the same inputs.
 
 use super::blocks::{BLOCK, Block, offset, take_apart};
+use super::lines::Lines;
 use super::simd::{LANES, Line};
 use crate::error::Error;
 use crate::weights::{Encoding, RawTensor};
@@ -29,7 +30,7 @@ pub(crate) struct Quantised {
     pub(crate) bits: Bits,
     /// Subtracted from every integer.
     pub(crate) offset: i32,
-    pub(crate) lines: Vec<Line>,
+    pub(crate) lines: Lines,
     pub(crate) scales: Scales,
     pub(crate) minima: Option<Scales>,
 }
@@ -98,9 +99,7 @@ impl Matrix {
             Kind::Half(x) | Kind::Brain(x) => size_of_val(x.as_slice()),
             Kind::Single(x) => size_of_val(x.as_slice()),
             Kind::Quantised(q) => {
-                size_of_val(q.lines.as_slice())
-                    + q.scales.bytes()
-                    + q.minima.as_ref().map_or(0, Scales::bytes)
+                size_of_val(&*q.lines) + q.scales.bytes() + q.minima.as_ref().map_or(0, Scales::bytes)
             }
         }
     }
@@ -155,27 +154,28 @@ impl Quantised {
         let mut all = Self {
             bits,
             offset,
-            lines: vec![Line([0; 64]); panels * blocks * bits.lines()],
+            lines: Lines::default(),
             scales: Scales::new(encoding, panels * blocks),
             minima: (offset == 0).then(|| Scales::minima(encoding, panels * blocks)),
         };
+        let mut packed = vec![[0; 64]; panels * blocks * bits.lines()];
         for (output, row) in rows.iter().enumerate() {
             let mut at = output / LANES * blocks;
             for bytes in row.chunks_exact(encoding.block_bytes()) {
                 take_apart(encoding, bytes, |block| {
-                    all.put(at, output % LANES, &block);
+                    all.put(&mut packed, at, output % LANES, &block);
                     at += 1;
                 });
             }
         }
-        all
+        Self { lines: Lines::from(packed), ..all }
     }
 
-    fn put(&mut self, at: usize, lane: usize, block: &Block) {
+    fn put(&mut self, packed: &mut [Line], at: usize, lane: usize, block: &Block) {
         let lines = self.bits.lines();
-        for (n, line) in self.lines[at * lines..(at + 1) * lines].iter_mut().enumerate() {
+        for (n, line) in packed[at * lines..(at + 1) * lines].iter_mut().enumerate() {
             for b in 0..4 {
-                line.0[lane * 4 + b] = match self.bits {
+                line[lane * 4 + b] = match self.bits {
                     Bits::Four => block.q[8 * n + b] | block.q[8 * n + 4 + b] << 4,
                     Bits::Eight => block.q[4 * n + b],
                 };
@@ -195,8 +195,8 @@ impl Quantised {
             let minimum = self.minima.as_ref().map_or(0.0, |minima| minima.get(at, lane)[0]);
             each(block, |i| {
                 let q = match self.bits {
-                    Bits::Four => lines[i / 8].0[lane * 4 + i % 4] >> (i / 4 % 2 * 4) & 15,
-                    Bits::Eight => lines[i / 4].0[lane * 4 + i % 4],
+                    Bits::Four => lines[i / 8][lane * 4 + i % 4] >> (i / 4 % 2 * 4) & 15,
+                    Bits::Eight => lines[i / 4][lane * 4 + i % 4],
                 };
                 let scale = if i < BLOCK / 2 { low } else { high };
                 (i32::from(q) - self.offset) as f32 * scale + minimum

@@ -8,6 +8,7 @@ mod attention;
 mod bandwidth;
 mod blocks;
 mod cache;
+mod lines;
 mod matrix;
 mod pool;
 mod product;
@@ -98,6 +99,10 @@ impl Backend for Cpu {
 
     fn vector((): &(), numbers: Vec<f32>) -> Result<Vec<f32>, Error> {
         Ok(numbers)
+    }
+
+    fn settle(weights: Vec<&mut Linear>) {
+        lines::gather(weights.into_iter().flat_map(Linear::lines).collect());
     }
 
     fn begin(&mut self, batch: &Batch<'_>, rotary: &Rotary, _ahead: usize) -> Result<(), Error> {

@@ -3,6 +3,7 @@
 
 use super::activations::{Activations, Block};
 use super::blocks::BLOCK;
+use super::lines::Lines;
 use super::matrix::{Bits, Kind, Matrix, Quantised, Scales};
 use super::pool::{Pool, Tile};
 use super::simd::{Kernel, LANES, Level, Line, Simd};
@@ -42,6 +43,14 @@ impl Linear {
     /// Bytes in memory.
     pub(crate) fn bytes(&self) -> usize {
         self.parts.iter().map(Matrix::bytes).sum()
+    }
+
+    /// What all of it that is quantised lies in.
+    pub(super) fn lines(&mut self) -> impl Iterator<Item = &mut Lines> {
+        self.parts.iter_mut().filter_map(|part| match &mut part.kind {
+            Kind::Quantised(weights) => Some(&mut weights.lines),
+            Kind::Half(_) | Kind::Brain(_) | Kind::Single(_) => None,
+        })
     }
 
     /// Whether activations must be quantised.

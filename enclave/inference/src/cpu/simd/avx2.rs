@@ -137,7 +137,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn load_bytes(self, x: &Line) -> Self::B {
-        let halves = x.0.as_chunks::<32>().0;
+        let halves = x.as_chunks::<32>().0;
         both!(H => vector!(_mm256_loadu_si256(halves[H].as_ptr().cast())))
     }
     #[inline(always)]

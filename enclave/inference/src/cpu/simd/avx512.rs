@@ -108,7 +108,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn load_bytes(self, x: &Line) -> __m512i {
-        vector!(_mm512_load_si512(x.0.as_ptr().cast()))
+        vector!(_mm512_loadu_si512(x.as_ptr().cast()))
     }
     #[inline(always)]
     fn low_nibbles(self, x: __m512i) -> __m512i {

@@ -30,10 +30,8 @@ use portable::Portable;
 /// Numbers in a vector.
 pub(crate) const LANES: usize = 16;
 
-/// 64 bytes at an address that one load fetches from one cache line.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub(crate) struct Line(pub(crate) [u8; 64]);
+/// What one load fetches; where it lies in one cache line, from that.
+pub(crate) type Line = [u8; 64];
 
 /// Work that is compiled for each instruction set. `run` and all it calls must be `#[inline(always)]`.
 pub(crate) trait Kernel {

@@ -95,7 +95,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn load_bytes(self, x: &Line) -> Self::B {
-        x.0
+        *x
     }
     #[inline(always)]
     fn low_nibbles(self, x: Self::B) -> Self::B {
