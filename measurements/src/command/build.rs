@@ -59,8 +59,8 @@ impl Build {
         let store = Store::new(self.store).with_mirrors(self.mirror, work.join("packages"));
         let environment = std::env::vars_os().collect();
         let driver = self.driver.as_deref().map(Driver::open).transpose()?;
-        let is_static = driver.is_none();
-        let recipe = Recipe { source, target_dir: work, simulated: self.simulated, is_static, environment };
+        let for_gpus = driver.is_some();
+        let recipe = Recipe { source, target_dir: work, simulated: self.simulated, for_gpus, environment };
         let gpus = driver.as_ref().zip(self.gpus);
         let order =
             Order { lock: &lock, store: &store, recipe: &recipe, gpus, any_toolchain: self.any_toolchain };

@@ -22,14 +22,14 @@ pub struct Recipe {
     pub target_dir: PathBuf,
     /// With the simulated platform.
     pub simulated: bool,
-    /// One static program; else one that loads libraries, as NVIDIA's must be.
-    pub is_static: bool,
+    /// With the engine for GPUs, as a program that loads libraries, which NVIDIA's driver is; else one static program.
+    pub for_gpus: bool,
     /// The builder's environment, of which little is used.
     pub environment: Vec<(OsString, OsString)>,
 }
 
 impl Recipe {
-    /// Compiles `cocoon-enclave` as one static program.
+    /// Compiles `cocoon-enclave`.
     ///
     /// # Errors
     /// [`Error::Compile`] or [`Error::Io`].
@@ -57,6 +57,9 @@ impl Recipe {
         if self.simulated {
             cargo.args(["--features", "sim"]);
         }
+        if self.for_gpus {
+            cargo.args(["--features", "cuda"]);
+        }
         let status = cargo.status().map_err(|source| Error::tool("cargo", source))?;
         if !status.success() {
             return Err(Error::Compile { status });
@@ -77,7 +80,7 @@ impl Recipe {
             (toolchain.sysroot.as_os_str(), "/rust"),
         ];
         let mut rust: Vec<OsString> = Vec::new();
-        if self.is_static {
+        if !self.for_gpus {
             rust.extend(["-Ctarget-feature=+crt-static", "-Crelocation-model=static"].map(Into::into));
         }
         let mut c = OsString::new();
