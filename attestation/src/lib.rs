@@ -18,6 +18,7 @@
 //! | [`nvidia`] | NVIDIA GPUs: SPDM measurement report, device chain, RIMs, OCSP responses |
 //! | [`x509`] | certificates, paths, revocation lists |
 //! | [`policy`] | what a relying party accepts, as TOML |
+//! | [`receipt`] | what an enclave signs about each answer |
 //! | [`release`] | what was released: manifest, signatures, log proof, rebuilds |
 //! | [`appraisal`] | the pipeline above |
 //! | [`result`](mod@result) | factors and the Attestation Result |
@@ -35,6 +36,7 @@ mod error;
 pub mod nvidia;
 pub mod policy;
 mod reader;
+pub mod receipt;
 pub mod release;
 pub mod result;
 pub mod snp;

@@ -2,15 +2,14 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use cocoon_attestation::receipt::ReceiptBundle;
 use http::StatusCode;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::answer::AnswerBody;
 use crate::error::Error;
-use crate::session::{AttestedSession, api_error, post};
+use crate::session::AttestedSession;
 use crate::sse::Events;
 
 /// A request for `POST /v1/chat/completions`.
@@ -110,7 +109,7 @@ struct ChunkError {
 /// An answer as it comes. Dropping it cancels the request.
 #[expect(missing_debug_implementations, reason = "answers must not be printable by accident")]
 pub struct ChatStream {
-    body: Incoming,
+    body: AnswerBody,
     lines: Events,
     ready: VecDeque<ChatEvent>,
     complete: bool,
@@ -122,40 +121,46 @@ impl AttestedSession {
     /// # Errors
     /// As [`AttestedSession::request`], and [`Error::Api`].
     pub async fn chat(&self, request: &ChatRequest) -> Result<ChatStream, Error> {
-        let body = serde_json::to_vec(request).map_err(|e| Error::Misuse(e.to_string()))?;
-        let response =
-            self.request(post("/v1/chat/completions", "application/json", Bytes::from(body))?).await?;
-        if response.status() != StatusCode::OK {
-            return Err(api_error(response).await);
+        let body = Zeroizing::new(serde_json::to_vec(request).map_err(|e| Error::Misuse(e.to_string()))?);
+        let answer = self.post("/v1/chat/completions", &body).await?;
+        if answer.status != StatusCode::OK {
+            return Err(answer.into_error().await);
         }
         let (lines, ready) = (Events::default(), VecDeque::new());
-        Ok(ChatStream { body: response.into_body(), lines, ready, complete: false })
+        Ok(ChatStream { body: answer.body, lines, ready, complete: false })
     }
 }
 
 impl ChatStream {
-    /// The next part; `None` after the end.
+    /// The next part; `None` after the end, once the receipt was verified.
     ///
     /// # Errors
-    /// [`Error::Api`] when the enclave reports a failure, [`Error::BadAnswer`] when the answer breaks off or is not one.
+    /// [`Error::Api`] when the enclave reports a failure, [`Error::BadAnswer`] when the answer breaks off or is not one,
+    /// [`Error::Receipt`] when it is not what the enclave signed.
     pub async fn next(&mut self) -> Result<Option<ChatEvent>, Error> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(Some(event));
             }
-            if self.complete {
-                return Ok(None);
-            }
-            let Some(frame) = self.body.frame().await else {
-                return Err(Error::BadAnswer("it broke off before its end"));
+            let Some(bytes) = self.body.next().await? else {
+                return if self.complete {
+                    Ok(None)
+                } else {
+                    Err(Error::BadAnswer("it broke off before its end"))
+                };
             };
-            let frame = frame.map_err(|_broken| Error::BadAnswer("the connection broke"))?;
-            let Some(data) = frame.data_ref() else { continue };
-            let events = self.lines.push(data).map_err(|_too_long| Error::BadAnswer("a line is too long"))?;
+            let events =
+                self.lines.push(&bytes).map_err(|_too_long| Error::BadAnswer("a line is too long"))?;
             for data in events {
                 self.take(&data)?;
             }
         }
+    }
+
+    /// The receipt, after the end.
+    #[must_use]
+    pub fn receipt(&self) -> Option<&ReceiptBundle> {
+        self.body.receipt()
     }
 
     fn take(&mut self, data: &[u8]) -> Result<(), Error> {

@@ -1,7 +1,20 @@
 //! What can go wrong, and whose fault it is.
 
 use cocoon_attestation::appraisal::Refusal;
+use cocoon_attestation::receipt::ReceiptError;
 use cocoon_attestation::result::{Rejection, Report};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Outer {
+    error: OpenAi,
+}
+
+#[derive(Deserialize)]
+struct OpenAi {
+    message: String,
+    code: Option<String>,
+}
 
 /// Why there is no session or no answer.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +42,9 @@ pub enum Error {
     /// The policy does not accept the enclave.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// What came is not what the enclave signed.
+    #[error("the answer does not hold: {0}")]
+    Receipt(#[from] ReceiptError),
     /// The session ended; connect again.
     #[error("the session ended ({0}); connect again")]
     Ended(&'static str),
@@ -59,6 +75,7 @@ impl Error {
             Self::Malformed(error) => Some(Report::malformed(error)),
             Self::NotAnEnclave { why, .. } => Some(Report::not_an_enclave(why)),
             Self::Unreachable { .. }
+            | Self::Receipt(_)
             | Self::Ended(_)
             | Self::Api { .. }
             | Self::BadAnswer(_)
@@ -69,11 +86,19 @@ impl Error {
     /// Whether the other side failed verification, as opposed to: could not be told.
     #[must_use]
     pub fn is_rejection(&self) -> bool {
-        matches!(self, Self::Rejected(_) | Self::Malformed(_) | Self::NotAnEnclave { .. })
+        matches!(self, Self::Rejected(_) | Self::Malformed(_) | Self::NotAnEnclave { .. } | Self::Receipt(_))
     }
 
     pub(crate) fn unreachable(endpoint: &str, why: impl ToString) -> Self {
         Self::Unreachable { endpoint: endpoint.to_owned(), why: why.to_string() }
+    }
+
+    /// From the body of an error answer, in OpenAI's shape if it has it.
+    pub(crate) fn of_api(status: u16, body: &[u8]) -> Self {
+        match serde_json::from_slice::<Outer>(body) {
+            Ok(Outer { error }) => Self::Api { status, message: error.message, code: error.code },
+            Err(_) => Self::Api { status, message: "no further information".to_owned(), code: None },
+        }
     }
 
     /// From an error of the channel before the evidence was appraised.

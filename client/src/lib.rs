@@ -20,18 +20,22 @@
 
 #![forbid(unsafe_code)]
 
+mod answer;
 mod channel;
 mod chat;
 mod clock;
 mod error;
+pub mod fuzzing;
 mod known;
 mod session;
 mod sse;
 
+pub use answer::{Answer, AnswerBody};
 pub use channel::UnverifiedChannel;
 pub use chat::{ChatEvent, ChatRequest, ChatStream, Usage};
 pub use clock::now;
 pub use cocoon_attestation::policy::Policy;
+pub use cocoon_attestation::receipt::{Receipt, ReceiptBundle, ReceiptError, SignedReceipt};
 pub use cocoon_attestation::result::{AttestationResult, Factor, Rejection, Report, Status};
 pub use error::Error;
 pub use session::{AttestedSession, ModelStatus};

@@ -1,13 +1,15 @@
 //! A session with an enclave that was verified.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cocoon_attestation::appraisal::RawEvidence;
+use cocoon_attestation::receipt::{Receipt, ReceiptError, SignedReceipt};
 use cocoon_attestation::result::AttestationResult;
-use cocoon_attestation::wire::{EPOCH_HEADER, MAX_RESPONSE_LEN, REATTEST_PATH, STATUS_PATH};
+use cocoon_attestation::wire::{EPOCH_HEADER, EpochStatement, MAX_RESPONSE_LEN, REATTEST_PATH, STATUS_PATH};
 use cocoon_channel::session::Session;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
@@ -30,6 +32,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// For a hardware report on the live connection, and for answers that the enclave has at hand.
 const SMALL_DEADLINE: Duration = Duration::from_secs(20);
 
+/// Epochs that an answer may have taken.
+const EARLIER: usize = 4;
+
 /// Error texts and lists of models are small.
 const MAX_SMALL_BODY: usize = 64 * 1024;
 
@@ -37,7 +42,14 @@ const MAX_SMALL_BODY: usize = 64 * 1024;
 ///
 /// There is no other way to one than a result of the Verifier for this very connection.
 #[derive(Clone, Debug)]
-pub struct AttestedSession(Arc<Inner>);
+pub struct AttestedSession(Arc<Inner>, Padding);
+
+/// Whether what goes over the connection has constant sizes and rates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Padding {
+    On,
+    Off,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -47,6 +59,8 @@ struct Inner {
     http: http2::SendRequest<Full<Bytes>>,
     driver: tokio::task::AbortHandle,
     result: RwLock<Arc<AttestationResult>>,
+    /// Statements before the last one: receipts of answers that began then name them.
+    earlier: Mutex<VecDeque<EpochStatement>>,
     /// Epoch that the enclave named in its last answer.
     seen_epoch: AtomicU64,
     /// The enclave was refused when it attested again: nothing is sent any more.
@@ -68,12 +82,7 @@ pub struct ModelStatus {
 
 #[derive(Deserialize)]
 struct Models {
-    data: Vec<Model>,
-}
-
-#[derive(Deserialize)]
-struct Model {
-    id: String,
+    data: Vec<serde_json::Value>,
 }
 
 impl AttestedSession {
@@ -95,17 +104,64 @@ impl AttestedSession {
         let seen_epoch = AtomicU64::new(result.statement().epoch);
         let (result, renewing) = (RwLock::new(Arc::new(result)), tokio::sync::Mutex::default());
         let refused = AtomicBool::new(false);
-        Ok(Self(Arc::new(Inner {
+        let inner = Inner {
             endpoint,
             session,
             policy,
             http,
             driver,
             result,
+            earlier: Mutex::default(),
             seen_epoch,
             refused,
             renewing,
-        })))
+        };
+        Ok(Self(Arc::new(inner), Padding::On))
+    }
+
+    /// The same session, whose requests and answers have the sizes that they have and come when they come. A host can tell much of a
+    /// conversation from that; it costs less.
+    #[must_use]
+    pub fn without_padding(self) -> Self {
+        Self(self.0, Padding::Off)
+    }
+
+    pub(crate) fn is_padded(&self) -> bool {
+        self.1 == Padding::On
+    }
+
+    /// `HOST:PORT`, as it was given.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.0.endpoint
+    }
+
+    /// Whether requests can be sent: the connection is open, and the enclave was not refused.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.0.refused.load(Ordering::Acquire) && !self.0.http.is_closed()
+    }
+
+    /// Verifies a receipt against what this session knows of the enclave; attests again if it is of a new epoch.
+    pub(crate) async fn verify_receipt(
+        &self,
+        signed: &SignedReceipt,
+    ) -> Result<(Receipt, EpochStatement), Error> {
+        let known = |statement: &EpochStatement| Some((signed.verify(statement).ok()?, statement.clone()));
+        let now = self.result();
+        let current = match signed.verify(now.statement()) {
+            Ok(receipt) => return Ok((receipt, now.statement().clone())),
+            Err(ReceiptError::OtherEpoch) => now,
+            Err(error) => return Err(error.into()),
+        };
+        let earlier = self.0.earlier.lock().unwrap_or_else(PoisonError::into_inner).iter().find_map(known);
+        if let Some(found) = earlier {
+            return Ok(found);
+        }
+        let _one_at_a_time = self.0.renewing.lock().await;
+        let renewed = self.result();
+        let renewed = if renewed.statement() == current.statement() { self.renew().await? } else { renewed };
+        Ok((signed.verify(renewed.statement())?, renewed.statement().clone()))
     }
 
     /// What was verified, last time.
@@ -142,7 +198,11 @@ impl AttestedSession {
             }
         })?;
         self.0.seen_epoch.store(renewed.statement().epoch, Ordering::Relaxed);
-        *self.0.result.write().unwrap_or_else(PoisonError::into_inner) = renewed.clone();
+        let mut result = self.0.result.write().unwrap_or_else(PoisonError::into_inner);
+        let mut earlier = self.0.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        earlier.push_front(result.statement().clone());
+        earlier.truncate(EARLIER);
+        *result = renewed.clone();
         Ok(renewed)
     }
 
@@ -176,13 +236,23 @@ impl AttestedSession {
         self.get_json(STATUS_PATH).await
     }
 
+    /// The models, as the enclave lists them: `id`, `manifest_digest`, `context_length`..
+    ///
+    /// # Errors
+    /// As [`AttestedSession::request`], and [`Error::BadAnswer`].
+    pub async fn list_models(&self) -> Result<Vec<serde_json::Value>, Error> {
+        let models: Models = self.get_json("/v1/models").await?;
+        Ok(models.data)
+    }
+
     /// Names of the models.
     ///
     /// # Errors
     /// As [`AttestedSession::request`], and [`Error::BadAnswer`].
     pub async fn models(&self) -> Result<Vec<String>, Error> {
-        let models: Models = self.get_json("/v1/models").await?;
-        Ok(models.data.into_iter().map(|model| model.id).collect())
+        let name = |model: serde_json::Value| model["id"].as_str().map(str::to_owned);
+        let names: Option<_> = self.list_models().await?.into_iter().map(name).collect();
+        names.ok_or(Error::BadAnswer("a model without a name"))
     }
 
     async fn get_json<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
@@ -240,11 +310,11 @@ impl AttestedSession {
 }
 
 /// The authority is not looked at: the connection says who is meant.
-fn uri(path: &str) -> String {
+pub(crate) fn uri(path: &str) -> String {
     format!("https://enclave{path}")
 }
 
-pub(crate) fn post(path: &str, content_type: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Error> {
+fn post(path: &str, content_type: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Error> {
     Request::builder()
         .method(Method::POST)
         .uri(uri(path))
@@ -260,21 +330,8 @@ async fn read(response: Response<Incoming>, max: usize) -> Result<Bytes, Error> 
         .map_err(|_cut| Error::BadAnswer("it broke off or is too long"))
 }
 
-/// The error that the enclave answered with, in OpenAI's shape if it has it.
-pub(crate) async fn api_error(response: Response<Incoming>) -> Error {
-    #[derive(Deserialize)]
-    struct Outer {
-        error: OpenAi,
-    }
-    #[derive(Deserialize)]
-    struct OpenAi {
-        message: String,
-        code: Option<String>,
-    }
+/// The error that the enclave answered with.
+async fn api_error(response: Response<Incoming>) -> Error {
     let status = response.status().as_u16();
-    let body = read(response, MAX_SMALL_BODY).await.unwrap_or_default();
-    match serde_json::from_slice::<Outer>(&body) {
-        Ok(Outer { error }) => Error::Api { status, message: error.message, code: error.code },
-        Err(_) => Error::Api { status, message: "no further information".to_owned(), code: None },
-    }
+    Error::of_api(status, &read(response, MAX_SMALL_BODY).await.unwrap_or_default())
 }

@@ -1,8 +1,10 @@
 //! Who this enclave is: keys, epochs, the epoch statement S.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use cocoon_attestation::receipt::{Receipt, SignedReceipt};
 use cocoon_attestation::wire::{EpochStatement, MAX_EPOCH_SECONDS, PrivacyFlags};
 use cocoon_attestation::{Digest, UnixTime};
 use cocoon_channel::identity::Identity;
@@ -72,6 +74,8 @@ pub struct Node {
     boot_id: [u8; 16],
     node_id: Digest,
     receipt_key: Ed25519KeyPair,
+    /// Receipts so far.
+    receipts: AtomicU64,
     claims: Claims,
     clock: Clock,
     gpus: Option<Gpus>,
@@ -136,6 +140,7 @@ impl Node {
             boot_id,
             node_id,
             receipt_key,
+            receipts: AtomicU64::new(0),
             claims,
             clock,
             gpus: gpus.map(|attester| Gpus { attester, asking: Mutex::new(()) }),
@@ -155,6 +160,16 @@ impl Node {
     #[must_use]
     pub fn node_id(&self) -> Digest {
         self.node_id
+    }
+
+    /// Signs a receipt, whose number is the next one whatever it says.
+    #[must_use]
+    pub fn sign(&self, receipt: Receipt) -> SignedReceipt {
+        let sequence = self.receipts.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let receipt = Receipt { sequence, ..receipt }.encode();
+        let mut signature = [0; 64];
+        signature.copy_from_slice(self.receipt_key.sign(&SignedReceipt::message(&receipt)).as_ref());
+        SignedReceipt { receipt, signature }
     }
 
     /// What this node states about itself.
@@ -265,7 +280,7 @@ impl Node {
             models: self.claims.models.clone(),
             config: self.claims.config,
             release: self.claims.release,
-            privacy: PrivacyFlags { padding: 0, content_logged: 0, shared_prefix_cache: 0 },
+            privacy: PrivacyFlags { padding: 1, content_logged: 0, shared_prefix_cache: 0 },
         }
     }
 

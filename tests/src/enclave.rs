@@ -46,6 +46,8 @@ pub struct InProcess {
     log: EventLog,
     policy: String,
     stop: watch::Sender<bool>,
+    /// All of it, for servers that are not the enclave's own.
+    pub enclave: Arc<Enclave>,
 }
 
 /// An event log that is kept.
@@ -66,14 +68,24 @@ impl Write for Events {
 impl InProcess {
     /// Starts one; its TLS key is `identity`, or a fresh one.
     pub async fn start(identity: Option<Identity>) -> Self {
-        let (node, policy, attester, clock_offset) = parts(identity);
-        Self::run(node, policy, Arc::new(attester), clock_offset).await
+        let (node, policy, attester, clock_offset) = parts(identity, MODEL);
+        Self::run(node, policy, Arc::new(attester), clock_offset, ModelSlot::default()).await
+    }
+
+    /// Starts one with the small real model, which it calls `m`.
+    pub async fn with_model() -> Self {
+        let (slot, log) = (ModelSlot::default(), EventLog::new(std::io::sink()));
+        let read = slot.read(&crate::model(), None, None, &log).unwrap();
+        let (node, policy, attester, clock_offset) = parts(None, read.1);
+        let config = cocoon_inference::EngineConfig::default();
+        slot.load(read, Some("m".to_owned()), (false, config), &log).unwrap();
+        Self::run(node, policy, Arc::new(attester), clock_offset, slot).await
     }
 
     /// Starts one whose hardware is `attester`.
     pub async fn start_on(attester: Arc<dyn Attester>) -> Self {
-        let (node, policy, _, clock_offset) = parts(None);
-        Self::run(node, policy, attester, clock_offset).await
+        let (node, policy, _, clock_offset) = parts(None, MODEL);
+        Self::run(node, policy, attester, clock_offset, ModelSlot::default()).await
     }
 
     async fn run(
@@ -81,21 +93,18 @@ impl InProcess {
         policy: String,
         attester: Arc<dyn Attester>,
         clock_offset: Arc<AtomicU64>,
+        model: ModelSlot,
     ) -> Self {
         let events = Events::default();
         let log = EventLog::new(events.clone());
         let attestation = AttestationService::start(attester, node.clone(), log.clone());
-        let enclave = Arc::new(Enclave {
-            node: node.clone(),
-            attestation,
-            model: ModelSlot::default(),
-            events: log.clone(),
-        });
+        let enclave = Arc::new(Enclave { node: node.clone(), attestation, model, events: log.clone() });
+        let served = Arc::clone(&enclave);
         let listener = Listener::bind(&ListenAddress::Tcp("127.0.0.1:0".to_owned())).await.unwrap();
         let Listening::Tcp(address) = listener.address().unwrap() else { panic!("not TCP") };
         let (stop, stopped) = watch::channel(false);
-        tokio::spawn(serve(enclave, listener, limits(), stopped, Duration::from_secs(5)));
-        Self { address: address.to_string(), node, clock_offset, events, log, policy, stop }
+        tokio::spawn(serve(served, listener, limits(), stopped, Duration::from_secs(5)));
+        Self { address: address.to_string(), node, clock_offset, events, log, policy, stop, enclave }
     }
 
     /// The policy that accepts it.
@@ -125,16 +134,16 @@ pub fn limits() -> Limits {
     Limits { max_connections: 1024, request_deadline: Duration::from_secs(60) }
 }
 
-fn parts(identity: Option<Identity>) -> (Arc<Node>, String, SimAttester, Arc<AtomicU64>) {
+fn parts(identity: Option<Identity>, model: Digest) -> (Arc<Node>, String, SimAttester, Arc<AtomicU64>) {
     let state = SimState::open_or_create(&sim_state(), now(), || ()).unwrap();
     let attester =
         SimAttester::launch(&state, &std::env::current_exe().unwrap(), Duration::from_millis(1)).unwrap();
-    let claims = Claims { models: vec![MODEL], config: CONFIG, release: Digest([0; 32]) };
+    let claims = Claims { models: vec![model], config: CONFIG, release: Digest([0; 32]) };
     let root_pem = state.root_pem().unwrap();
     let policy = SimulatedPolicy {
         root_pem: &root_pem,
         measurement: attester.measurement(),
-        models: &[MODEL],
+        models: &[model],
         config: CONFIG,
     };
     let clock_offset = Arc::new(AtomicU64::new(0));

@@ -476,6 +476,6 @@ fn statement(spki: Digest) -> EpochStatement {
         models: vec![MODEL],
         config: CONFIG,
         release: Digest([0; 32]),
-        privacy: PrivacyFlags { padding: 0, content_logged: 0, shared_prefix_cache: 0 },
+        privacy: PrivacyFlags { padding: 1, content_logged: 0, shared_prefix_cache: 0 },
     }
 }

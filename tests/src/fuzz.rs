@@ -4,6 +4,7 @@
 
 use cocoon_attestation::binding::{ChannelBinding, Role};
 use cocoon_attestation::policy::Policy;
+use cocoon_attestation::receipt::{Receipt, ReceiptBundle, SignedReceipt};
 use cocoon_attestation::release::{Checkpoint, Note, ReleaseBundle, ReleaseManifest};
 use cocoon_attestation::wire::{
     AttestRequest, AttestResponse, EpochStatement, EvidenceSet, FrameHeader, check_client_hello,
@@ -19,10 +20,20 @@ use cocoon_measurements::{explain, image, predict};
 pub type Target = fn(&[u8]);
 
 /// Name and function of every target.
-pub const TARGETS: [(&str, Target); 41] = [
+pub const TARGETS: [(&str, Target); 44] = [
     ("attest_request", |bytes| round_trip(AttestRequest::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("attest_response", |bytes| round_trip(AttestResponse::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("epoch_statement", |bytes| round_trip(EpochStatement::decode(bytes).ok().map(|m| m.encode()), bytes)),
+    ("receipt", |bytes| {
+        round_trip(Receipt::decode(bytes).ok().map(|m| m.encode()), bytes);
+        round_trip(SignedReceipt::decode(bytes).ok().map(|m| m.encode()), bytes);
+    }),
+    ("receipt_bundle", |bytes| {
+        let bundle = ReceiptBundle::decode(bytes).ok();
+        let _any = bundle.as_ref().map(|bundle| bundle.signed.verify(&bundle.statement));
+        round_trip(bundle.map(|m| m.encode()), bytes);
+    }),
+    ("padded_answer", cocoon_client::fuzzing::padded_answer),
     ("evidence_set", |bytes| round_trip(EvidenceSet::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("frame_header", |bytes| {
         let _any = bytes.first_chunk().map(|header| FrameHeader::parse(*header));

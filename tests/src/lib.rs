@@ -20,6 +20,7 @@
 pub mod enclave;
 pub mod factory;
 pub mod fuzz;
+pub mod http1;
 pub mod impostor;
 pub mod measured_boot;
 pub mod programs;

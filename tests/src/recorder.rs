@@ -1,7 +1,7 @@
 //! A relay that keeps every byte: what a curious host sees.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,6 +12,7 @@ pub struct Recorder {
     /// Where it listens.
     pub address: SocketAddr,
     bytes: Arc<Mutex<Vec<u8>>>,
+    sent: Arc<AtomicUsize>,
     stalled: Arc<AtomicBool>,
 }
 
@@ -22,22 +23,35 @@ impl Recorder {
         let address = listener.local_addr().unwrap();
         let bytes: Arc<Mutex<Vec<u8>>> = Arc::default();
         let stalled: Arc<AtomicBool> = Arc::default();
-        let (kept, stop) = (Arc::clone(&bytes), Arc::clone(&stalled));
+        let sent: Arc<AtomicUsize> = Arc::default();
+        let (kept, stop, counted) = (Arc::clone(&bytes), Arc::clone(&stalled), Arc::clone(&sent));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let enclave = TcpStream::connect(&upstream).await.unwrap();
                 let ((client_read, client_write), (enclave_read, enclave_write)) =
                     (client.into_split(), enclave.into_split());
-                tokio::spawn(copy(client_read, enclave_write, Arc::clone(&kept), Arc::clone(&stop)));
-                tokio::spawn(copy(enclave_read, client_write, Arc::clone(&kept), Arc::clone(&stop)));
+                let (kept, stop, sent) = (Arc::clone(&kept), Arc::clone(&stop), Arc::clone(&counted));
+                tokio::spawn(copy(
+                    client_read,
+                    enclave_write,
+                    Arc::clone(&kept),
+                    Arc::clone(&stop),
+                    Some(sent),
+                ));
+                tokio::spawn(copy(enclave_read, client_write, kept, stop, None));
             }
         });
-        Self { address, bytes, stalled }
+        Self { address, bytes, sent, stalled }
     }
 
     /// From now on nothing passes, and no connection is closed either.
     pub fn stall(&self) {
         self.stalled.store(true, Ordering::Relaxed);
+    }
+
+    /// How many bytes the client sent so far.
+    pub fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// What passed so far.
@@ -51,10 +65,14 @@ async fn copy(
     mut to: tokio::net::tcp::OwnedWriteHalf,
     kept: Arc<Mutex<Vec<u8>>>,
     stalled: Arc<AtomicBool>,
+    sent: Option<Arc<AtomicUsize>>,
 ) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(n @ 1..) = from.read(&mut buffer).await {
         kept.lock().unwrap().extend_from_slice(&buffer[..n]);
+        if let Some(sent) = &sent {
+            sent.fetch_add(n, Ordering::Relaxed);
+        }
         if stalled.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }

@@ -305,7 +305,7 @@ mod tests {
         assert!(refused("{ any_of = [\"X25519MLKEM768\"] }", "{ any_of = [] }").contains("empty"));
         assert!(refused("\"X25519MLKEM768\"", "\"secp256r1\"").contains("unknown key exchange"));
         assert!(refused("{ unchecked = \"either is safe\" }", "{ unchecked = \" \" }").contains("why"));
-        let padding = "padding = { unchecked = \"padding is not yet offered\" }";
+        let padding = "padding = { at_least = 1 }";
         assert!(refused("vmpl = { exactly = 0 }", "vmpl = { at_least = 0 }").contains("at_least"));
         assert!(refused(padding, "padding = { at_least = 0 }").contains("every value"));
         assert!(refused("{ at_least = 3 }", "{ at_least = 0 }").contains("every value"));

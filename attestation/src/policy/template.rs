@@ -17,7 +17,7 @@ gpu_mode = {gpu_mode}
 
 [privacy]
 # 1: responses of constant size and rate.
-padding = { unchecked = "padding is not yet offered" }
+padding = { at_least = 1 }
 content_logged = { exactly = 0 }
 shared_prefix_cache = { exactly = 0 }
 "#;

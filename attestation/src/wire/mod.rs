@@ -1,5 +1,6 @@
 //! The messages of `cocoon/1`, to the byte (`docs/protocol.md`). Sans-I/O: callers move the bytes.
 
+mod cell;
 mod client_hello;
 mod epoch;
 mod evidence;
@@ -8,6 +9,7 @@ mod model;
 mod request;
 mod response;
 
+pub use cell::{CELL_CONTENT, CELL_LEN, Cell, Cells, MIN_PADDED, encode_cell, padded_len};
 pub use client_hello::{
     ClientHelloFault, MAX_CLIENT_HELLO_LEN, TLS_RECORD_HEADER_LEN, check_client_hello, client_hello_len,
 };
@@ -32,6 +34,13 @@ pub const STATUS_PATH: &str = "/.well-known/cocoon/status";
 
 /// Response header that carries the number of the current epoch, so that a client notices a new one.
 pub const EPOCH_HEADER: &str = "cocoon-epoch";
+
+/// Header of requests and answers that names the padding profile: `1` constant size and rate, which is what a request without it gets;
+/// `0` none.
+pub const PAD_HEADER: &str = "cocoon-pad";
+
+/// Trailer of answers without padding: the signed receipt, in hexadecimal.
+pub const RECEIPT_TRAILER: &str = "cocoon-receipt";
 
 #[cfg(test)]
 pub(crate) mod samples {

@@ -4,6 +4,8 @@ mod chat;
 mod inspect;
 mod output;
 mod policy;
+mod proxy;
+mod receipt;
 mod table;
 mod verify;
 
@@ -38,6 +40,11 @@ enum Command {
     Chat(chat::ChatArgs),
     /// Verify the enclave and show every factor; no prompt is sent
     Verify(verify::VerifyArgs),
+    /// The OpenAI API on this machine for other programs, with verified enclaves behind it
+    Proxy(proxy::ProxyArgs),
+    /// Verify receipts of answers, offline
+    #[command(subcommand)]
+    Receipt(receipt::ReceiptCommand),
     /// Appraise evidence from files, offline
     #[command(subcommand)]
     Inspect(inspect::InspectCommand),
@@ -69,11 +76,15 @@ fn endpoint(text: &str) -> Result<String, String> {
 
 impl Target {
     fn policy(&self) -> anyhow::Result<Policy> {
-        let path = match &self.policy {
-            Some(path) => path.clone(),
-            None => default_policy()?,
-        };
-        read_policy(&path)
+        policy_at(self.policy.as_deref())
+    }
+}
+
+/// The policy of a file, or the user's own.
+fn policy_at(path: Option<&Path>) -> anyhow::Result<Policy> {
+    match path {
+        Some(path) => read_policy(path),
+        None => read_policy(&default_policy()?),
     }
 }
 
@@ -134,6 +145,8 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Chat(args) => chat::run(args).await,
         Command::Verify(args) => verify::run(args).await,
+        Command::Proxy(args) => proxy::run(args).await,
+        Command::Receipt(command) => receipt::run(command),
         Command::Inspect(command) => inspect::run(command),
         Command::Policy(command) => policy::run(command),
     }

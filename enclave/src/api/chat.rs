@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use zeroize::Zeroizing;
 
+use super::account::{Account, Outcome};
 use super::chat_request::ChatRequest;
 use super::error::ApiError;
 use super::logprobs;
@@ -25,6 +26,7 @@ pub(super) async fn answer(
     enclave: &Arc<Enclave>,
     wanted: ChatRequest,
     deadline: Instant,
+    account: Account,
 ) -> Result<Response<Body>, ApiError> {
     let head = Head::new(enclave, wanted.model)?;
     let (stream, include_usage, with_logprobs) =
@@ -53,9 +55,9 @@ pub(super) async fn answer(
     drop(turn);
     submitted.map_err(|_panicked| internal())?.ok_or_else(internal)??;
     if stream {
-        return Ok(streamed(head, receiver, include_usage));
+        return Ok(streamed(head, receiver, include_usage, account));
     }
-    collected(&head, receiver, with_logprobs).await
+    collected(&head, receiver, with_logprobs, &account).await
 }
 
 /// What every chunk of an answer says.
@@ -124,13 +126,14 @@ fn streamed(
     head: Head,
     mut events: mpsc::UnboundedReceiver<GenerateEvent>,
     include_usage: bool,
+    account: Account,
 ) -> Response<Body> {
-    let (sender, receiver) = mpsc::unbounded_channel();
+    let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let mut chunks = vec![head.delta(&json!({ "role": "assistant", "content": "" }), None, None)];
         loop {
             for chunk in chunks.drain(..) {
-                if sender.send(chunk).is_err() {
+                if sender.send(chunk).await.is_err() {
                     return; // The client is gone; dropping `events` cancels the request.
                 }
             }
@@ -139,13 +142,47 @@ fn streamed(
                 () = sender.closed() => return,
             };
             let Some(next) = next else { return };
-            chunks = stream_chunks(&head, next, include_usage);
+            chunks = stream_chunks(&head, together(next, &mut events), include_usage, &account);
         }
     });
     event_stream(receiver)
 }
 
-fn stream_chunks(head: &Head, event_of_engine: GenerateEvent, include_usage: bool) -> Vec<Bytes> {
+/// An event, with the text of those that wait behind it: they came while the one before was on its way.
+fn together(first: GenerateEvent, events: &mut mpsc::UnboundedReceiver<GenerateEvent>) -> Vec<GenerateEvent> {
+    let mut all = vec![first];
+    while let Ok(next) = events.try_recv() {
+        match (all.last_mut(), next) {
+            (
+                Some(GenerateEvent::Text { text, completion_tokens, logprobs }),
+                GenerateEvent::Text { text: more, completion_tokens: tokens, logprobs: scored },
+            ) => {
+                *text = SecretString::from([text.expose(), more.expose()].concat());
+                *completion_tokens = tokens;
+                logprobs.extend(scored);
+            }
+            (_, next) => all.push(next),
+        }
+    }
+    all
+}
+
+fn stream_chunks(
+    head: &Head,
+    events: Vec<GenerateEvent>,
+    include_usage: bool,
+    account: &Account,
+) -> Vec<Bytes> {
+    let chunks = |event| chunks_of(head, event, include_usage, account);
+    events.into_iter().flat_map(chunks).collect()
+}
+
+fn chunks_of(
+    head: &Head,
+    event_of_engine: GenerateEvent,
+    include_usage: bool,
+    account: &Account,
+) -> Vec<Bytes> {
     match event_of_engine {
         GenerateEvent::Working => Vec::new(),
         GenerateEvent::Text { text, logprobs, .. } => {
@@ -153,6 +190,11 @@ fn stream_chunks(head: &Head, event_of_engine: GenerateEvent, include_usage: boo
             vec![head.delta(&json!({ "content": text.expose() }), logprobs.as_ref(), None)]
         }
         GenerateEvent::Finished { reason, prompt_tokens, completion_tokens } => {
+            account.settle(Outcome {
+                prompt_tokens,
+                completion_tokens,
+                finish_reason: finish_reason(reason),
+            });
             let mut chunks = vec![head.delta(&json!({}), None, Some(finish_reason(reason)))];
             if include_usage {
                 chunks.push(head.chunk(&json!([]), &usage(prompt_tokens, completion_tokens)));
@@ -168,6 +210,7 @@ async fn collected(
     head: &Head,
     mut events: mpsc::UnboundedReceiver<GenerateEvent>,
     with_logprobs: bool,
+    account: &Account,
 ) -> Result<Response<Body>, ApiError> {
     let mut pieces: Vec<SecretString> = Vec::new();
     let mut scored: Vec<TokenLogprobs> = Vec::new();
@@ -179,6 +222,11 @@ async fn collected(
             }
             Some(GenerateEvent::Working) => {}
             Some(GenerateEvent::Finished { reason, prompt_tokens, completion_tokens }) => {
+                account.settle(Outcome {
+                    prompt_tokens,
+                    completion_tokens,
+                    finish_reason: finish_reason(reason),
+                });
                 let mut content =
                     Zeroizing::new(String::with_capacity(pieces.iter().map(SecretString::len).sum()));
                 pieces.iter().for_each(|piece| content.push_str(piece.expose()));

@@ -2,16 +2,19 @@
 //!
 //! | Route | What |
 //! |---|---|
-//! | `POST /v1/chat/completions` | an answer, streamed or whole |
+//! | `POST /v1/chat/completions` | an answer, streamed or whole, that ends with a receipt; padded unless the request says otherwise |
 //! | `GET /v1/models` | the models |
 //! | `GET /.well-known/cocoon/status` | whether the model is loaded |
 //! | `POST /.well-known/cocoon/attest` | attestation again, on this very connection |
 
+mod account;
 mod chat;
 mod chat_request;
 mod error;
 mod json;
 mod logprobs;
+mod padded;
+mod receipted;
 mod respond;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cocoon_attestation::wire::{EPOCH_HEADER, MAX_REQUEST_LEN, REATTEST_PATH, STATUS_PATH};
+use cocoon_attestation::wire::{EPOCH_HEADER, MAX_REQUEST_LEN, PAD_HEADER, REATTEST_PATH, STATUS_PATH};
 use cocoon_channel::session::Session;
 use cocoon_inference::{CacheSalt, ClientId};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -31,7 +34,10 @@ use zeroize::Zeroizing;
 
 use crate::Enclave;
 use crate::attest::AttestError;
+use account::Account;
 use error::ApiError;
+use padded::padded;
+use receipted::receipted;
 use respond::{Body, json_response, whole};
 
 /// More text than the largest prompt, with JSON around it.
@@ -97,12 +103,30 @@ impl Api {
         *self.last_request.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers one request; whatever goes wrong is an answer too.
-    pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+    /// Answers one request; whatever goes wrong is an answer too. Answers of models are padded, if the request does not refuse that.
+    pub async fn handle(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         *self.last_request.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        let mut response = self.route(request).await.unwrap_or_else(|e| e.response());
+        let of_model = request.method() == Method::POST && request.uri().path().starts_with("/v1/");
+        let profile = request.headers().get(PAD_HEADER).map(HeaderValue::as_bytes);
+        let node = Arc::clone(&self.enclave.node);
+        let mut response = match profile {
+            _ if !of_model => self.respond(request).await,
+            None | Some(b"1") => {
+                let api = Arc::clone(self);
+                padded(async move { api.respond(request).await }, node)
+            }
+            Some(b"0") => receipted(self.respond(request).await, node),
+            Some(_) => {
+                let error = "is a padding profile: 1 (constant size and rate) or 0 (none)";
+                ApiError::invalid(PAD_HEADER, error).response()
+            }
+        };
         response.headers_mut().insert(EPOCH_HEADER, HeaderValue::from(self.enclave.node.current().number));
         response
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
+        self.route(request).await.unwrap_or_else(|e| e.response())
     }
 
     async fn route(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
@@ -129,8 +153,9 @@ impl Api {
         // What one connection had computed can be found again by that connection only: nobody learns from the time of
         // an answer what others asked.
         wanted.generate.cache_salt = Some(CacheSalt(self.client));
-        drop(body);
         let served = self.enclave.model.served().ok_or_else(|| self.loading())?;
+        let account = Account::new(&self.enclave.node, &body, served.digest);
+        drop(body);
         if wanted.model != served.name {
             return Err(ApiError::new(
                 StatusCode::NOT_FOUND,
@@ -139,7 +164,9 @@ impl Api {
             .param("model")
             .code("model_not_found"));
         }
-        chat::answer(&self.enclave, wanted, deadline).await
+        let mut response = chat::answer(&self.enclave, wanted, deadline, account.clone()).await?;
+        response.extensions_mut().insert(account);
+        Ok(response)
     }
 
     fn models(&self) -> Result<Response<Body>, ApiError> {

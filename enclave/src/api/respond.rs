@@ -4,18 +4,18 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode};
-use http_body_util::combinators::BoxBody;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::ReceiverStream;
 
-pub(crate) type Body = BoxBody<Bytes, Infallible>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 pub(crate) fn whole(bytes: Bytes) -> Body {
-    Full::new(bytes).boxed()
+    Full::new(bytes).boxed_unsync()
 }
 
 pub(crate) fn json_response(status: StatusCode, value: &Value) -> Response<Body> {
@@ -26,9 +26,9 @@ pub(crate) fn json_response(status: StatusCode, value: &Value) -> Response<Body>
 }
 
 /// Server-sent events (WHATWG HTML section 9.2), as they come.
-pub(crate) fn event_stream(events: mpsc::UnboundedReceiver<Bytes>) -> Response<Body> {
-    let frames = UnboundedReceiverStream::new(events).map(|bytes| Ok(Frame::data(bytes)));
-    let mut response = Response::new(BodyExt::boxed(StreamBody::new(frames)));
+pub(crate) fn event_stream(events: mpsc::Receiver<Bytes>) -> Response<Body> {
+    let frames = ReceiverStream::new(events).map(|bytes| Ok(Frame::data(bytes)));
+    let mut response = Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)));
     let headers = response.headers_mut();
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));

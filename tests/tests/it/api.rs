@@ -1,7 +1,7 @@
 //! The OpenAI API inside the channel: errors are of OpenAI's shape and name the field; no value comes back in one.
 
 use bytes::Bytes;
-use cocoon_attestation::wire::{AttestRequest, FrameKind};
+use cocoon_attestation::wire::{AttestRequest, FrameKind, PAD_HEADER};
 use cocoon_channel::frames::{read_frame, write_frame};
 use cocoon_channel::session::Session;
 use cocoon_client::{AttestedSession, Policy, connect};
@@ -18,6 +18,7 @@ async fn call(session: &AttestedSession, method: Method, path: &str, body: impl 
     let request = Request::builder()
         .method(method)
         .uri(format!("https://enclave{path}"))
+        .header(PAD_HEADER, "0")
         .body(Full::new(body.into()))
         .unwrap();
     let response = session.request(request).await.unwrap();
@@ -213,6 +214,7 @@ async fn a_full_queue_is_429_with_retry_after() {
     let mut running = Vec::new();
     let refused = loop {
         let request = Request::post("https://enclave/v1/chat/completions")
+            .header(PAD_HEADER, "0")
             .body(Full::new(Bytes::from(long.clone())))
             .unwrap();
         let response = session.request(request).await.unwrap();
@@ -265,8 +267,8 @@ async fn bodies_that_are_held_back_take_bounded_memory() {
     let enclave = InProcess::start(None).await;
     let http = careless(&enclave.address).await;
     let announce = |mut http: http2::SendRequest<HeldBack>| async move {
-        let request =
-            Request::post("https://enclave/v1/chat/completions").header("content-length", 2 * 1024 * 1024);
+        let request = Request::post("https://enclave/v1/chat/completions").header(PAD_HEADER, "0");
+        let request = request.header("content-length", 2 * 1024 * 1024);
         http.send_request(request.body(HeldBack).unwrap()).await.unwrap()
     };
     let mut held: Vec<_> = (0..32).map(|_| tokio::spawn(announce(http.clone()))).collect();

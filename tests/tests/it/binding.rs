@@ -220,11 +220,7 @@ async fn every_demand_of_the_policy_has_a_refusal() {
             "gpu_mode = { exactly = \"on\" }".to_owned(),
             "claims.gpu_mode",
         ),
-        (
-            "padding = { unchecked = \"padding is not yet offered\" }",
-            "padding = { at_least = 1 }".to_owned(),
-            "privacy.padding",
-        ),
+        ("padding = { at_least = 1 }", "padding = { at_least = 2 }".to_owned(), "privacy.padding"),
         (
             "content_logged = { exactly = 0 }",
             "content_logged = { exactly = 1 }".to_owned(),

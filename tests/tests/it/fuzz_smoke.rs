@@ -6,8 +6,10 @@ use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use cocoon_attestation::receipt::{Receipt, ReceiptBundle, SignedReceipt};
 use cocoon_attestation::snp::Product;
-use cocoon_attestation::{Endorsement, EndorsementBundle};
+use cocoon_attestation::wire::{Cell, EpochStatement, encode_cell};
+use cocoon_attestation::{Digest, Endorsement, EndorsementBundle};
 use cocoon_tests::factory::Processor;
 use cocoon_tests::fuzz::TARGETS;
 use cocoon_tests::{repository, vectors};
@@ -47,6 +49,32 @@ fn mutate(seed: &[u8], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
+/// A receipt, signed and in a bundle, and a padded answer.
+fn answers() -> [Vec<u8>; 4] {
+    let zero = Digest([0; 32]);
+    let finish_reason = "stop".to_owned();
+    let receipt = Receipt {
+        statement: zero,
+        request: zero,
+        response: zero,
+        model: zero,
+        prompt_tokens: 300,
+        completion_tokens: 20,
+        sequence: 1,
+        finish_reason,
+    };
+    let signed = SignedReceipt { receipt: receipt.encode(), signature: [0; 64] };
+    let statement =
+        vectors::read("messages.txt").iter().find_map(|v| EpochStatement::decode(&v.bytes("bytes")).ok());
+    let bundle = ReceiptBundle { signed: signed.clone(), statement: statement.unwrap() };
+    let head = br#"  {"status":200,"headers":{"content-type":"text/event-stream"}}data: {}"#;
+    let mut content = head.to_vec();
+    content[1] = u8::try_from(head.len() - 10).unwrap();
+    content[0] = 0;
+    let cells = [Cell::Content(content), Cell::Content(Vec::new()), Cell::Receipt(signed.encode())];
+    [receipt.encode(), signed.encode(), bundle.encode(), cells.iter().flat_map(encode_cell).collect()]
+}
+
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> = vectors::read("messages.txt").iter().map(|v| v.bytes("bytes")).collect();
     seeds.extend(vectors::read("frames.txt").iter().map(|v| v.bytes("header")));
@@ -74,6 +102,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let mut report = vec![0; cocoon_attestation::snp::REPORT_LEN];
     (report[0], report[0x34]) = (3, 1);
     seeds.extend([report, Vec::new()]);
+    seeds.extend(answers());
     seeds.push(b"\x01\0\0\0\x03abc\0\0\0\0\0\x03\0\0\0\x01x\x02\0\0\0\0".to_vec());
     seeds.push(b"console=ttyS0 quiet cocoon.tee=sim cocoon.max-running=8".to_vec());
     seeds.push(

@@ -15,6 +15,7 @@ async fn whole_answer(session: &AttestedSession, model: &str) -> String {
         "model": model, "temperature": 0, "max_tokens": 24, "messages": [{ "role": "user", "content": question() }],
     });
     let request = http::Request::post("https://enclave/v1/chat/completions")
+        .header(cocoon_attestation::wire::PAD_HEADER, "0")
         .body(Full::new(bytes::Bytes::from(body.to_string())))
         .unwrap();
     let answer = session.request(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();

@@ -139,7 +139,7 @@ fn in_process(engine: &Engine) -> anyhow::Result<Vec<Stream>> {
 async fn sessions(address: &str, policy: &Policy) -> anyhow::Result<Vec<AttestedSession>> {
     let mut sessions = Vec::new();
     for _ in 0..STREAMS {
-        sessions.push(connect(address, policy.clone()).await?);
+        sessions.push(connect(address, policy.clone()).await?.without_padding());
     }
     Ok(sessions)
 }

@@ -1,0 +1,131 @@
+//! Padded answers: cells of constant size at a constant rate, from before anything is known of the answer until a whole second after
+//! it. What a host sees is for how many seconds, not what status, how many tokens, or when each of them came.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cocoon_attestation::receipt::SignedReceipt;
+use cocoon_attestation::wire::{CELL_CONTENT, Cell, PAD_HEADER, encode_cell};
+use http::response::Parts;
+use http::{HeaderValue, Response};
+use http_body_util::BodyExt;
+use hyper::body::{Body as HttpBody, Frame};
+use serde_json::json;
+use tokio::time::{Interval, MissedTickBehavior};
+
+use super::account::{Account, Tally};
+use super::respond::Body;
+use crate::node::Node;
+
+const TICK: Duration = Duration::from_millis(50);
+/// Cells of a second. An answer has a multiple of so many.
+const CELLS: u32 = 20;
+/// No more of an answer waits for its turn; the rest waits where it is made, and may be put together there.
+const MOST_WAITING: usize = 2 * CELL_CONTENT;
+
+type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// Begins to answer at once, whatever the answer will be.
+pub(super) fn padded(
+    answer: impl Future<Output = Response<Body>> + Send + 'static,
+    node: Arc<Node>,
+) -> Response<Body> {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (state, waiting) = (State::Answering(Box::pin(answer)), Vec::new());
+    let mut response = Response::new(Padded { node, state, tick, waiting, cells: 0 }.boxed_unsync());
+    response.headers_mut().insert(PAD_HEADER, HeaderValue::from_static("1"));
+    response
+}
+
+struct Padded {
+    node: Arc<Node>,
+    state: State,
+    tick: Interval,
+    /// What was not sent yet.
+    waiting: Vec<u8>,
+    cells: u32,
+}
+
+enum State {
+    Answering(Answering),
+    Answer(Body, Box<Tally>),
+    /// All of it is waiting or sent.
+    Ending(Option<SignedReceipt>),
+    Ended,
+}
+
+impl Padded {
+    /// Takes what there is of the answer.
+    fn pull(&mut self, cx: &mut Context<'_>) {
+        while self.waiting.len() < MOST_WAITING {
+            match &mut self.state {
+                State::Answering(answer) => {
+                    let Poll::Ready(response) = answer.as_mut().poll(cx) else { return };
+                    let (mut parts, body) = response.into_parts();
+                    self.waiting.extend(head(&parts));
+                    let account = parts.extensions.remove::<Account>();
+                    self.state = State::Answer(body, Box::new(Tally::new(Arc::clone(&self.node), account)));
+                }
+                State::Answer(body, tally) => match Pin::new(body).poll_frame(cx) {
+                    Poll::Pending => return,
+                    Poll::Ready(Some(frame)) => {
+                        if let Some(bytes) = frame.ok().and_then(|frame| frame.into_data().ok()) {
+                            tally.add(&bytes);
+                            self.waiting.extend_from_slice(&bytes);
+                        }
+                    }
+                    Poll::Ready(None) => self.state = State::Ending(tally.receipt()),
+                },
+                State::Ending(_) | State::Ended => return,
+            }
+        }
+    }
+
+    fn next_cell(&mut self) -> Cell {
+        if !self.waiting.is_empty() {
+            let len = self.waiting.len().min(CELL_CONTENT);
+            return Cell::Content(self.waiting.drain(..len).collect());
+        }
+        let State::Ending(receipt) = &mut self.state else {
+            return Cell::Content(Vec::new());
+        };
+        let receipt = receipt.take();
+        self.state = State::Ended;
+        receipt.map_or(Cell::End, |receipt| Cell::Receipt(receipt.encode()))
+    }
+}
+
+/// Status and headers, as the client will see them.
+fn head(parts: &Parts) -> Vec<u8> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let headers: serde_json::Map<_, _> =
+        parts.headers.iter().map(|(name, value)| (name.to_string(), text(value).into())).collect();
+    let head = json!({ "status": parts.status.as_u16(), "headers": headers }).to_string();
+    let len = u16::try_from(head.len()).unwrap_or_default(); // ours are some hundred bytes
+    [&len.to_be_bytes(), head.as_bytes()].concat()
+}
+
+impl HttpBody for Padded {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = self.get_mut();
+        this.pull(cx);
+        if matches!(this.state, State::Ended) && this.cells.is_multiple_of(CELLS) {
+            return Poll::Ready(None);
+        }
+        ready!(this.tick.poll_tick(cx));
+        this.cells = this.cells.wrapping_add(1);
+        let cell = encode_cell(&this.next_cell());
+        Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(&cell)))))
+    }
+}

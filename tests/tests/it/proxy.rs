@@ -1,0 +1,263 @@
+//! `cocoon proxy`: the OpenAI API for programs on this machine, with verified enclaves behind it.
+
+use std::path::Path;
+use std::process::Command;
+
+use cocoon_tests::http1::{Reply, ask};
+use cocoon_tests::programs::{EnclaveProcess, Program, binary, cocoon, contains};
+use cocoon_tests::recorder::Recorder;
+use serde_json::{Value, json};
+
+/// Nothing that occurs by chance.
+const CANARY: &str = "kalahari-obelisk-5519";
+
+struct Proxy {
+    program: Program,
+    address: String,
+}
+
+impl Proxy {
+    fn start(upstreams: &[&str], policy: &Path, more: &[&str]) -> Self {
+        let mut command = Command::new(binary("cocoon"));
+        command.args(["proxy", "--listen", "127.0.0.1:0", "--policy"]).arg(policy).args(more);
+        upstreams.iter().for_each(|upstream| {
+            command.args(["--upstream", upstream]);
+        });
+        let mut program = Program::start(&mut command);
+        let ready = |line: &str| Some(line.strip_prefix("ready http://")?.strip_suffix("/v1")?.to_owned());
+        let address = program.wait_for("ready", ready);
+        Self { program, address }
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Reply {
+        ask(&self.address, "POST", path, &[("Content-Type", "application/json")], &body.to_string())
+    }
+
+    fn get(&self, path: &str) -> Reply {
+        ask(&self.address, "GET", path, &[], "")
+    }
+
+    fn model(&self) -> String {
+        self.get("/v1/models").json()["data"][0]["id"].as_str().unwrap().to_owned()
+    }
+}
+
+fn question(model: &str, change: impl FnOnce(&mut Value)) -> Value {
+    let mut body = json!({
+        "model": model, "temperature": 0, "max_tokens": 8,
+        "messages": [{ "role": "user", "content": format!("What is a rainbow? {CANARY}") }],
+    });
+    change(&mut body);
+    body
+}
+
+fn written(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    file
+}
+
+#[test]
+fn an_app_gets_its_answers_and_receipts_that_hold() {
+    let enclave = EnclaveProcess::start(&[]);
+    let policy = written(&enclave.policy_text());
+    let receipts = tempfile::tempdir().unwrap();
+    let dir = receipts.path().join("kept");
+    let proxy = Proxy::start(&[&enclave.address], policy.path(), &["--receipts", dir.to_str().unwrap()]);
+    let model = proxy.model();
+    assert_eq!(proxy.get(&format!("/v1/models/{model}")).json()["id"], model.as_str());
+
+    let whole = proxy.post("/v1/chat/completions", &question(&model, |_| ()));
+    let answer = whole.json();
+    assert_eq!((whole.status, &answer["object"]), (200, &"chat.completion".into()), "{answer}");
+    let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
+
+    let streamed = proxy.post("/v1/chat/completions", &question(&model, |body| body["stream"] = json!(true)));
+    assert_eq!(streamed.headers["content-type"], "text/event-stream");
+    let events = streamed.events();
+    assert_eq!(events.last().unwrap(), "[DONE]");
+    let piece = |event: &String| {
+        let event: Value = serde_json::from_str(event).ok()?;
+        event["choices"][0]["delta"]["content"].as_str().map(str::to_owned)
+    };
+    assert_eq!(events.iter().filter_map(piece).collect::<String>(), text);
+
+    let saved = receipts.path().join("session");
+    let (address, policy) = (enclave.address.as_str(), policy.path().to_str().unwrap());
+    assert!(
+        cocoon(&["verify", address, "--policy", policy, "--save", saved.to_str().unwrap()]).status.success()
+    );
+    for (number, reply) in (1..).zip([&whole, &streamed]) {
+        let file = dir.join(format!("{}.receipt", reply.headers["cocoon-receipt-id"]));
+        let body = receipts.path().join("body");
+        std::fs::write(&body, &reply.body).unwrap();
+        let (file, body) = (file.to_str().unwrap(), body.to_str().unwrap());
+        let verify = |more: &[&str]| {
+            cocoon(
+                &[&["receipt", "verify", file, "--session", saved.to_str().unwrap(), "--json"], more]
+                    .concat(),
+            )
+        };
+        let out = verify(&["--response", body]);
+        let result: Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!((out.status.code(), &result["accepted"]), (Some(0), &json!(true)), "{result}");
+        assert_eq!(
+            (&result["receipt"]["completion_tokens"], &result["receipt"]["finish_reason"]),
+            (&json!(8), &json!("length"))
+        );
+        assert_eq!(result["receipt"]["sequence"], number);
+        // Another answer, or another request, is not what was signed.
+        assert_eq!(verify(&["--response", policy]).status.code(), Some(1));
+        assert_eq!(verify(&["--request", policy]).status.code(), Some(1));
+    }
+    assert_eq!(cocoon(&["receipt", "verify", saved.to_str().unwrap()]).status.code(), Some(1), "no receipt");
+    assert_eq!(cocoon(&["receipt", "verify", "/nowhere"]).status.code(), Some(2));
+    let output = proxy.program.output();
+    assert!(!output.contains(CANARY) && !output.contains(text), "{output}");
+}
+
+#[test]
+fn errors_are_openais() {
+    let enclave = EnclaveProcess::start(&[]);
+    let policy = written(&enclave.policy_text());
+    let proxy = Proxy::start(&[&enclave.address], policy.path(), &["--no-padding"]);
+    let model = proxy.model();
+    let is = |reply: Reply, status: u16, kind: &str, code: &str| {
+        let error = reply.json()["error"].clone();
+        assert!(error["message"].is_string(), "{error}");
+        assert_eq!(
+            (reply.status, &error["type"], &error["code"]),
+            (status, &kind.into(), &code.into()),
+            "{error}"
+        );
+        assert!(!error.to_string().contains(CANARY));
+    };
+    let invalid = "invalid_request_error";
+    is(proxy.post("/v1/chat/completions", &question("no-such", |_| ())), 404, invalid, "model_not_found");
+    is(proxy.get("/v1/models/no-such"), 404, invalid, "model_not_found");
+    is(proxy.get("/"), 404, invalid, "unknown_url");
+    is(proxy.post("/v1/no-such", &question(&model, |_| ())), 404, invalid, "unknown_url");
+    let hot = question(&model, |body| body["temperature"] = json!("hot"));
+    is(proxy.post("/v1/chat/completions", &hot), 400, invalid, "invalid_value");
+    let raw = |headers: &[(&str, &str)], body: &str| {
+        ask(&proxy.address, "POST", "/v1/chat/completions", headers, body)
+    };
+    is(raw(&[], "{"), 400, invalid, "invalid_json");
+    is(raw(&[("Host", "evil.example")], "{}"), 403, invalid, "not_from_here");
+    is(raw(&[("Origin", "https://evil.example")], "{}"), 403, invalid, "not_from_here");
+    is(raw(&[], &" ".repeat((2 << 20) + 1)), 413, invalid, "too_large");
+}
+
+#[test]
+fn with_a_token_only_those_who_know_it() {
+    let enclave = EnclaveProcess::start(&[]);
+    let (policy, token) = (written(&enclave.policy_text()), written("0123456789abcdef\n"));
+    let token = token.path().to_str().unwrap();
+    let proxy = Proxy::start(&[&enclave.address], policy.path(), &["--token-file", token]);
+    let get = |headers: &[(&str, &str)]| ask(&proxy.address, "GET", "/v1/models", headers, "");
+    for wrong in
+        [&[][..], &[("Authorization", "Bearer 0123456789abcdeg")], &[("Authorization", "0123456789abcdef")]]
+    {
+        let refused = get(wrong);
+        assert_eq!((refused.status, &refused.json()["error"]["code"]), (401, &"invalid_api_key".into()));
+    }
+    assert_eq!(get(&[("Authorization", "Bearer 0123456789abcdef"), ("Host", "box.example")]).status, 200);
+
+    let policy = policy.path().to_str().unwrap();
+    let refused = |args: &[&str]| {
+        let out = cocoon(&[&["proxy", "--upstream", &enclave.address, "--policy", policy], args].concat());
+        assert_eq!(out.status.code(), Some(2));
+        String::from_utf8(out.stderr).unwrap()
+    };
+    assert!(refused(&["--listen", "0.0.0.0:0"]).contains("--token-file"));
+    let short = written("short");
+    assert!(refused(&["--token-file", short.path().to_str().unwrap()]).contains("at least 16"));
+}
+
+/// An enclave that is replaced by another one while the proxy runs: nothing is sent to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_enclave_that_is_not_accepted_gets_no_byte_of_a_prompt() {
+    let enclave = EnclaveProcess::start(&[]);
+    let policy = written(&enclave.policy_text());
+    let other = EnclaveProcess::start(&["--max-running", "3"]); // another configuration
+    let recorder = Recorder::start(other.address.clone()).await;
+    let relay = Relay::start(&enclave.address);
+    let proxy = Proxy::start(&[&relay.address], policy.path(), &[]);
+    let model = proxy.model();
+    assert_eq!(proxy.post("/v1/chat/completions", &question(&model, |_| ())).status, 200);
+
+    relay.lead_to(&recorder.address.to_string());
+    let refused = proxy.post("/v1/chat/completions", &question(&model, |_| ()));
+    let refused = if refused.status == 502 {
+        proxy.post("/v1/chat/completions", &question(&model, |_| ()))
+    } else {
+        refused
+    };
+    let error = refused.json()["error"].clone();
+    assert_eq!((refused.status, &error["code"]), (503, &"no_verified_enclave".into()), "{error}");
+    assert_eq!(error["upstreams"][0]["failed_factors"], json!(["claims.config"]), "{error}");
+    assert!(refused.headers.contains_key("retry-after"));
+    let attestation = proxy.get("/.well-known/cocoon/attestation").json();
+    assert_eq!(attestation["upstreams"][0]["usable"], false);
+    assert_eq!(attestation["upstreams"][0]["result"]["accepted"], false);
+    // It was asked for evidence and nothing else: TLS ended in the enclave, so ask it, too.
+    let (log, bytes) = (other.program.output(), recorder.recorded());
+    assert!(bytes.len() > 1000 && !contains(&bytes, CANARY.as_bytes()));
+    assert_eq!(other.program.events("report").len(), 1, "{log}");
+    assert!(!contains(&cocoon_tests::programs::memory(other.program.pid()), CANARY.as_bytes()));
+}
+
+#[test]
+fn when_one_enclave_dies_others_answer() {
+    let (mut first, second) = (EnclaveProcess::start(&[]), EnclaveProcess::start(&[]));
+    let policy = written(&first.policy_text());
+    let proxy = Proxy::start(&[&first.address, &second.address], policy.path(), &["--no-padding"]);
+    let model = proxy.model();
+    let attestation = || proxy.get("/.well-known/cocoon/attestation").json();
+    assert!(attestation()["upstreams"].as_array().unwrap().iter().all(|upstream| upstream["usable"] == true));
+    first.program.terminate();
+    first.program.wait();
+    for _ in 0..3 {
+        let reply = proxy.post("/v1/chat/completions", &question(&model, |_| ()));
+        assert_eq!(reply.status, 200, "{}", reply.json());
+    }
+    assert_eq!(attestation()["upstreams"][0]["usable"], false);
+}
+
+/// Bytes to and from an address that changes.
+struct Relay {
+    address: String,
+    target: std::sync::Arc<std::sync::Mutex<String>>,
+    connections: std::sync::Arc<std::sync::Mutex<Vec<std::net::TcpStream>>>,
+}
+
+impl Relay {
+    fn start(target: &str) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let target = std::sync::Arc::new(std::sync::Mutex::new(target.to_owned()));
+        let connections: std::sync::Arc<std::sync::Mutex<Vec<std::net::TcpStream>>> =
+            std::sync::Arc::default();
+        let (led, kept) = (target.clone(), connections.clone());
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let target = led.lock().unwrap().clone();
+                let Ok(server) = std::net::TcpStream::connect(target) else { continue };
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    kept.lock().unwrap().push(from.try_clone().unwrap());
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+                }
+            }
+        });
+        Self { address, target, connections }
+    }
+
+    /// Ends all connections; new ones lead elsewhere.
+    fn lead_to(&self, target: &str) {
+        *self.target.lock().unwrap() = target.to_owned();
+        for connection in self.connections.lock().unwrap().drain(..) {
+            let _closed = connection.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
