@@ -174,6 +174,8 @@ fn flags_in_the_documents_exist() {
         help("cocoon", &[]),
         help("cocoon", &["chat"]),
         help("cocoon", &["verify"]),
+        help("cocoon", &["proxy"]),
+        help("cocoon", &["receipt", "verify"]),
         help("cocoon", &["inspect", "bundle"]),
         help("cocoon", &["inspect", "snp"]),
         help("cocoon", &["inspect", "tdx"]),

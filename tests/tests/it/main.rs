@@ -19,6 +19,7 @@ mod greedy;
 mod life;
 mod measure;
 mod measured_boot;
+mod openai;
 mod padding;
 mod peers;
 mod privacy;
