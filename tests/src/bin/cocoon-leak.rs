@@ -1,0 +1,129 @@
+//! What a host sees of streams whose topics and lengths are known: `scripts/bench --leak` trains classifiers on it.
+//!
+//! One JSON object a line on standard output: padding profile, topic, length, milliseconds to the first text, and what passed: for each read of
+//! the host microseconds since the connection, bytes, and 1 if they came from the enclave.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::Parser;
+use cocoon_client::{ChatEvent, ChatRequest, Policy, connect};
+use cocoon_tests::programs::HostProcess;
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Record what a host sees of streams.
+#[derive(Debug, Parser)]
+struct Cli {
+    /// Streams of each padding profile
+    #[arg(long, value_name = "N", default_value_t = 240)]
+    streams: usize,
+}
+
+/// What the questions are about, with things to ask of.
+const TOPICS: [(&str, [&str; 6]); 4] = [
+    ("How do I cook", ["rice", "an omelette", "a stew", "pancakes", "lentils", "noodles"]),
+    ("In law, what is", ["a contract", "an appeal", "a tort", "a witness", "a patent", "an oath"]),
+    ("What does a doctor do about", ["a fever", "asthma", "a burn", "migraine", "gout", "anaemia"]),
+    ("Write a line of Python for", ["sorting", "a loop", "a file", "a date", "a set", "a sum"]),
+];
+/// Tokens of a short and of a long answer: of both is written in less than a second.
+const LENGTHS: [u32; 2] = [8, 24];
+
+/// What passed through the host on one connection.
+#[derive(Clone)]
+struct Seen {
+    start: Instant,
+    reads: Arc<Mutex<Vec<(u128, usize, u8)>>>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let host = HostProcess::start(&[]);
+    let policy = Policy::from_toml(&std::fs::read_to_string(host.policy())?)?;
+    tokio::runtime::Runtime::new()?.block_on(record(&host.address, &policy, cli.streams))
+}
+
+async fn record(enclave: &str, policy: &Policy, streams: usize) -> anyhow::Result<()> {
+    let model = connect(enclave, policy.clone()).await?.models().await?;
+    let model = model.first().context("the enclave has no model")?;
+    let mut out = std::io::stdout();
+    for stream in 0..streams {
+        // Profiles, topics and lengths take turns, so that what else the machine does is the same for all.
+        let (topic, length) = (stream % TOPICS.len(), stream / TOPICS.len() % LENGTHS.len());
+        let (what, things) = TOPICS[topic];
+        let question = format!("{what} {}?", things[stream / (TOPICS.len() * LENGTHS.len()) % things.len()]);
+        for padded in [false, true] {
+            let mut request = ChatRequest::new(model, question.as_str());
+            (request.max_tokens, request.seed) = (Some(LENGTHS[length]), Some(stream as u64));
+            let (seen, first) = one(enclave, policy, &request, padded).await?;
+            let reads = seen.reads.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let line = json!({
+                "pad": u8::from(padded), "topic": topic, "length": length, "first_ms": first, "reads": reads,
+            });
+            writeln!(out, "{line}")?;
+        }
+    }
+    Ok(())
+}
+
+/// One question on its own connection; what was seen of it, and milliseconds to the first text.
+async fn one(
+    enclave: &str,
+    policy: &Policy,
+    request: &ChatRequest,
+    padded: bool,
+) -> anyhow::Result<(Seen, f64)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?.to_string();
+    let seen = Seen { start: Instant::now(), reads: Arc::default() };
+    let relay = tokio::spawn(relay(listener, enclave.to_owned(), seen.clone()));
+    let session = connect(&address, policy.clone()).await?;
+    let session = if padded { session } else { session.without_padding() };
+    // What came before is the same for all.
+    seen.reads.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    let asked = Instant::now();
+    let mut answer = session.chat(request).await?;
+    let mut first = None;
+    while let Some(event) = answer.next().await? {
+        if matches!(event, ChatEvent::Text(_)) {
+            first.get_or_insert_with(|| asked.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    // To the last cell.
+    let quiet = std::time::Duration::from_millis(if padded { 1100 } else { 50 });
+    tokio::time::sleep(quiet).await;
+    relay.abort();
+    Ok((seen, first.unwrap_or(f64::NAN)))
+}
+
+async fn relay(listener: TcpListener, enclave: String, seen: Seen) -> std::io::Result<()> {
+    let (client, _) = listener.accept().await?;
+    let server = TcpStream::connect(enclave).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    tokio::try_join!(pass(from_client, to_server, 0, &seen), pass(from_server, to_client, 1, &seen))?;
+    Ok(())
+}
+
+async fn pass(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    direction: u8,
+    seen: &Seen,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let n = from.read(&mut buffer).await?;
+        if n == 0 {
+            return Ok(());
+        }
+        let read = (seen.start.elapsed().as_micros(), n, direction);
+        seen.reads.lock().unwrap_or_else(PoisonError::into_inner).push(read);
+        to.write_all(&buffer[..n]).await?;
+    }
+}
