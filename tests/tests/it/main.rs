@@ -28,6 +28,7 @@ mod recipes;
 mod release;
 mod release_log;
 mod round_trips;
+mod scale;
 mod snp_chain;
 mod snp_corpus;
 mod snp_report;
