@@ -121,7 +121,7 @@ pub enum Error {
     #[error("no GPU that this engine can use: {0}")]
     NoGpu(String),
     /// A GPU failed: its memory is full, or the driver reported an error.
-    #[error("the GPU failed: {0}; look for an Xid in the kernel's log, and start again")]
+    #[error("the GPU failed: {0}")]
     Gpu(String),
     /// The operating system gave us no thread.
     #[error("cannot start the threads of the engine: {0}")]

@@ -10,6 +10,7 @@ mod blocks;
 mod cache;
 mod lines;
 mod matrix;
+mod numbers;
 mod pool;
 mod product;
 mod rows;

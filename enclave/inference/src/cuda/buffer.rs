@@ -138,5 +138,9 @@ impl Pointer<'_> {
 /// Whatever fails on a GPU, from memory that runs out to an Xid, is one kind of error.
 pub(super) fn failed(error: DriverError) -> Error {
     let is_full = error.0 == cudarc::driver::sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY;
-    Error::Gpu(if is_full { "its memory is full".to_owned() } else { format!("{error:?}") })
+    Error::Gpu(if is_full {
+        "its memory is full; take a smaller model or less --kv-memory".to_owned()
+    } else {
+        format!("{error:?}; look for an Xid in the kernel's log, and start again")
+    })
 }

@@ -5,7 +5,6 @@ use super::config::{Config, Family};
 use super::safetensors::{self, Entry};
 use crate::error::Error;
 use crate::weights::{Encoding, RawTensor};
-use half::{bf16, f16};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -150,7 +149,7 @@ fn convert<'a>(tensor: RawTensor<'a>, name: &str, config: &Config) -> Result<Raw
     if tensor.shape.len() == 1 {
         // Gemma scales by one more than its norms say; GGUF files have the sum.
         let plus = if config.family.is_gemma() && name.ends_with("norm.weight") { 1.0 } else { 0.0 };
-        let values: Vec<f32> = numbers(&tensor).into_iter().map(|x| x + plus).collect();
+        let values: Vec<f32> = tensor.numbers()?.into_iter().map(|x| x + plus).collect();
         return Ok(floats(tensor.shape, &values));
     }
     let heads = match name.rsplit_once(".attn_") {
@@ -183,26 +182,6 @@ fn permute<'a>(tensor: RawTensor<'a>, name: &str, heads: usize) -> Result<RawTen
     Ok(RawTensor { bytes: Cow::Owned(bytes), ..tensor })
 }
 
-fn numbers(tensor: &RawTensor<'_>) -> Vec<f32> {
-    let halves = || tensor.bytes.as_chunks::<2>().0.iter();
-    match tensor.encoding {
-        Encoding::F16 => halves().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
-        Encoding::Bf16 => halves().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect(),
-        // Others do not occur: see `safetensors::encoding`.
-        Encoding::F32
-        | Encoding::Q4_0
-        | Encoding::Q4_1
-        | Encoding::Q5_0
-        | Encoding::Q5_1
-        | Encoding::Q8_0
-        | Encoding::Q4K
-        | Encoding::Q5K
-        | Encoding::Q6K => {
-            tensor.bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
-        }
-    }
-}
-
 fn floats(shape: Vec<usize>, values: &[f32]) -> RawTensor<'static> {
     let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     RawTensor { encoding: Encoding::F32, shape, bytes: Cow::Owned(bytes) }
@@ -215,6 +194,7 @@ fn malformed(file: &str, problem: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::{bf16, f16};
 
     #[test]
     fn names_are_those_of_gguf() {
@@ -254,7 +234,7 @@ mod tests {
     #[test]
     fn numbers_of_all_kinds_are_read() {
         let read = |encoding, bytes: &[u8]| {
-            numbers(&RawTensor { encoding, shape: vec![1], bytes: Cow::Borrowed(bytes) })
+            RawTensor { encoding, shape: vec![1], bytes: Cow::Borrowed(bytes) }.numbers().unwrap()
         };
         assert_eq!(read(Encoding::F32, &1.5_f32.to_le_bytes()), [1.5]);
         assert_eq!(read(Encoding::F16, &f16::from_f32(1.5).to_le_bytes()), [1.5]);
