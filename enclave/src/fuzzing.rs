@@ -1,8 +1,13 @@
 //! Parsers of outside bytes that are private otherwise.
 
-/// The body of `POST /v1/chat/completions`.
+/// The body of a request for an answer.
 pub fn chat_request(bytes: &[u8]) {
-    let _any = crate::api::parse_chat_request(bytes).is_ok();
+    crate::api::fuzz_request(bytes);
+}
+
+/// The answer of a model that may call tools.
+pub fn tool_calls(bytes: &[u8]) {
+    crate::api::fuzz_calls(&String::from_utf8_lossy(bytes));
 }
 
 /// The certificate table of an SNP guest's host.

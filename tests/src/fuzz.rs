@@ -20,7 +20,7 @@ use cocoon_measurements::{explain, image, predict};
 pub type Target = fn(&[u8]);
 
 /// Name and function of every target.
-pub const TARGETS: [(&str, Target); 44] = [
+pub const TARGETS: [(&str, Target); 46] = [
     ("attest_request", |bytes| round_trip(AttestRequest::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("attest_response", |bytes| round_trip(AttestResponse::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("epoch_statement", |bytes| round_trip(EpochStatement::decode(bytes).ok().map(|m| m.encode()), bytes)),
@@ -101,6 +101,8 @@ pub const TARGETS: [(&str, Target); 44] = [
     }),
     ("verify", verify),
     ("chat_request", cocoon_enclave::fuzzing::chat_request),
+    ("tool_calls", cocoon_enclave::fuzzing::tool_calls),
+    ("json_schema", cocoon_inference::fuzzing::schema),
     ("host_port", cocoon_enclave::fuzzing::host_port),
     ("command_line", cocoon_enclave::fuzzing::command_line),
     ("driver_lock", |bytes| {

@@ -126,6 +126,7 @@ impl Engine {
     /// Starts the engine's thread.
     pub fn start(model: Model, config: EngineConfig) -> Result<Self, Error> {
         config.check()?;
+        model.grammars(); // not while somebody waits for an answer
         let model = Arc::new(model);
         let shared = Arc::new(Shared::default());
         let (blocks, context_length) = config.blocks(&model)?;
@@ -193,32 +194,61 @@ impl Engine {
 
     /// Checks a request, splits its prompt into tokens on the caller's thread, and queues it. From then on `sink` is
     /// told what happens; it hears nothing if this fails.
-    pub fn submit(&self, mut request: GenerateRequest, sink: Sink) -> Result<Submitted, SubmitError> {
+    pub fn submit(&self, request: GenerateRequest, sink: Sink) -> Result<Submitted, SubmitError> {
+        self.submit_choices(&request, vec![sink])
+    }
+
+    /// As many answers to one request as there are sinks: all are accepted or none is. The first has the request's seed, the
+    /// others have seeds that follow from it.
+    pub fn submit_choices(
+        &self,
+        request: &GenerateRequest,
+        sinks: Vec<Sink>,
+    ) -> Result<Submitted, SubmitError> {
+        let choices = sinks.len();
         request.check()?;
-        self.admit()?; // before the work
-        let prompt = self.model.prompt(&request.messages)?;
+        self.admit(choices)?; // before the work
+        let prompt = self.prompt(request)?;
         let prompt_tokens = prompt.len();
         let max_tokens = self.room(&prompt, request.max_tokens)?;
         let seed = request.seed.map_or_else(random_seed, Ok)?;
-        let vocabulary = self.model.tokenizer.vocabulary();
-        let sampler = Sampler::new(&request, seed, prompt.as_slice(), vocabulary)?;
-        let job = Job {
-            prompt,
-            max_tokens,
-            sampler: sampler.with_mask(request.mask.take()),
-            stop: StopMatcher::new(request.stop),
-            deadline: request.deadline,
-            client: request.client,
-            salt: request.cache_salt,
-            sink,
-        };
+        let jobs = (0..).zip(sinks).map(|(choice, sink)| {
+            let seed = seed_of_choice(seed, choice);
+            let vocabulary = self.model.tokenizer.vocabulary();
+            let sampler = Sampler::new(request, seed, prompt.as_slice(), vocabulary)?;
+            Ok(Running::new(Job {
+                prompt: prompt.clone(),
+                max_tokens,
+                sampler: sampler.with_mask(request.mask.as_ref().map(|mask| mask.copy())),
+                stop: StopMatcher::new(request.stop.clone()),
+                deadline: request.deadline,
+                client: request.client,
+                salt: request.cache_salt,
+                sink,
+            }))
+        });
+        let jobs = jobs.collect::<Result<Vec<_>, SubmitError>>()?;
         let mut state = self.shared.lock();
-        accepts(&state, self.capacity)?; // others may have come meanwhile
-        state.in_flight += 1;
-        state.waiting.push_back(Running::new(job));
+        accepts(&state, self.capacity, choices)?; // others may have come meanwhile
+        state.in_flight += choices;
+        state.waiting.extend(jobs);
         drop(state);
         self.shared.notify();
         Ok(Submitted { prompt_tokens })
+    }
+
+    /// How many tokens the prompt of a request has, on the caller's thread. Fails where submitting it would, but for what depends
+    /// on other requests or on the length of the answer.
+    pub fn count(&self, request: &GenerateRequest) -> Result<usize, SubmitError> {
+        request.check()?;
+        Ok(self.prompt(request)?.len())
+    }
+
+    fn prompt(&self, request: &GenerateRequest) -> Result<Tokens, SubmitError> {
+        Ok(match &request.text {
+            Some(text) => self.model.text(text)?,
+            None => self.model.conversation(&request.messages, &request.tools)?,
+        })
     }
 
     /// Accepts nothing any more, fails what waits, lets what runs go on until `deadline`, then fails it; returns when
@@ -236,8 +266,12 @@ impl Engine {
         }
     }
 
-    fn admit(&self) -> Result<(), SubmitError> {
-        accepts(&self.shared.lock(), self.capacity)
+    fn admit(&self, choices: usize) -> Result<(), SubmitError> {
+        if choices == 0 || choices > self.capacity {
+            let problem = "must be at least 1 and at most as many as this engine takes at a time";
+            return Err(SubmitError::BadParameter { name: "n", problem });
+        }
+        accepts(&self.shared.lock(), self.capacity, choices)
     }
 
     /// How many tokens the answer may have.
@@ -261,14 +295,19 @@ impl Drop for Engine {
     }
 }
 
-fn accepts(state: &crate::scheduler::State, capacity: usize) -> Result<(), SubmitError> {
+fn accepts(state: &crate::scheduler::State, capacity: usize, choices: usize) -> Result<(), SubmitError> {
     if state.stop_by.is_some() {
         return Err(SubmitError::Stopping);
     }
-    if state.in_flight >= capacity {
+    if state.in_flight + choices > capacity {
         return Err(SubmitError::QueueFull { in_flight: state.in_flight });
     }
     Ok(())
+}
+
+/// The seed of one of several answers: apart from those of the others, and the request's own for the first.
+fn seed_of_choice(seed: u64, choice: u64) -> u64 {
+    seed.wrapping_add(choice.wrapping_mul(0x9e37_79b9_7f4a_7c15)) // the golden ratio: far apart for any few
 }
 
 fn random_seed() -> Result<u64, SubmitError> {

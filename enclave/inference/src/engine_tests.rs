@@ -26,7 +26,7 @@ fn engine(max_running: usize, max_waiting: usize) -> Engine {
 }
 
 pub(crate) fn request(text: &str, max_tokens: usize) -> GenerateRequest {
-    let mut request = GenerateRequest::new(vec![Message { role: Role::User, content: text.into() }]);
+    let mut request = GenerateRequest::new(vec![Message::new(Role::User, text)]);
     request.max_tokens = Some(max_tokens);
     request.temperature = 0.0;
     request
@@ -53,7 +53,7 @@ pub(crate) fn collect(events: &Receiver<GenerateEvent>) -> (String, End) {
     let mut answer = String::new();
     loop {
         match events.recv_timeout(PATIENCE).unwrap() {
-            GenerateEvent::Working => (),
+            GenerateEvent::Working | GenerateEvent::Reading { .. } => (),
             GenerateEvent::Text { text, .. } => {
                 assert!(!text.is_empty());
                 answer.push_str(text.expose());
@@ -196,7 +196,7 @@ fn told(engine: &Engine, request: GenerateRequest) -> (String, Vec<u8>, Vec<usiz
     let (mut text, mut bytes, mut tops) = (String::new(), Vec::new(), Vec::new());
     loop {
         match events.recv_timeout(PATIENCE).unwrap() {
-            GenerateEvent::Working => (),
+            GenerateEvent::Working | GenerateEvent::Reading { .. } => (),
             GenerateEvent::Text { text: piece, logprobs, .. } => {
                 text.push_str(piece.expose());
                 for token in &logprobs {
@@ -249,6 +249,7 @@ fn what_a_request_says_about_tokens_reaches_the_sampler() {
 }
 
 /// Allows a text only, and then the end.
+#[derive(Clone)]
 struct Only(Vec<u32>, usize);
 
 impl TokenMask for Only {
@@ -261,6 +262,10 @@ impl TokenMask for Only {
     fn accept(&mut self, token: u32) {
         assert_eq!(self.0[self.1], token);
         self.1 += 1;
+    }
+
+    fn copy(&self) -> Box<dyn TokenMask> {
+        Box::new(self.clone())
     }
 }
 
@@ -634,4 +639,101 @@ fn who_gave_way_goes_on_while_the_engine_stops() {
     let ends: Vec<_> = all.iter().map(|events| collect(events).1).collect();
     assert!(ends.iter().filter(|end| matches!(end, End::Finished { .. })).count() >= 2, "{ends:?}");
     assert!(ends.iter().all(|end| matches!(end, End::Finished { .. } | End::Failed(FailureKind::Stopping))));
+}
+
+#[test]
+fn several_answers_are_each_as_if_alone_with_a_seed_of_their_own() {
+    let engine = engine(8, 2);
+    let sinks_of = |count: usize| (0..count).map(|_| relay()).unzip::<_, _, Vec<Sink>, Vec<_>>();
+    let answers = |count: usize| {
+        let (sinks, events) = sinks_of(count);
+        engine.submit_choices(&sampled("hello", 7), sinks).unwrap();
+        events.iter().map(collect).collect::<Vec<_>>()
+    };
+    let three = answers(3);
+    assert!(three[0] != three[1] && three[1] != three[2] && three[0] != three[2]);
+    assert_eq!(answers(3), three);
+    assert_eq!(answer(&engine, sampled("hello", 7)), three[0]);
+    until_idle(&engine);
+    // All or none: ten fit, and no more.
+    let (sinks, events) = sinks_of(10);
+    engine.submit_choices(&request("hello", 30), sinks).unwrap();
+    let (sinks, _none) = sinks_of(3);
+    let busy = engine.submit_choices(&request("hello", 30), sinks).err();
+    assert!(matches!(busy, Some(SubmitError::QueueFull { .. })), "{busy:?}");
+    drop(events);
+    until_idle(&engine);
+    for count in [0, 11] {
+        let refused = engine.submit_choices(&request("hello", 1), sinks_of(count).0).err();
+        assert!(matches!(refused, Some(SubmitError::BadParameter { name: "n", .. })), "{refused:?}");
+    }
+}
+
+#[test]
+fn answers_under_rules_keep_to_them() {
+    let engine = engine(4, 4);
+    let schema = serde_json::json!({
+        "type": "object", "properties": { "a": { "enum": ["x", "yy"] }, "b": { "type": "boolean" } },
+        "required": ["a", "b"], "additionalProperties": false,
+    });
+    let masked = |seed: u64, max_tokens: usize| {
+        let mask = engine.model().grammar(&crate::Rules::Schema(schema.clone())).unwrap();
+        let request = GenerateRequest {
+            mask: Some(Box::new(mask)),
+            max_tokens: Some(max_tokens),
+            ..sampled("hello", seed)
+        };
+        answer(&engine, request)
+    };
+    for seed in 0..20 {
+        let (text, end) = masked(seed, 150);
+        if matches!(end, End::Finished { reason: FinishReason::Stop, .. }) {
+            let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert!(value["b"].is_boolean() && ["x", "yy"].contains(&value["a"].as_str().unwrap()), "{text}");
+        }
+    }
+    let (_, end) = masked(1, 3);
+    assert!(matches!(end, End::Finished { reason: FinishReason::Length, completion: 3, .. }), "{end:?}");
+}
+
+#[test]
+fn long_prompts_tell_how_far_they_are() {
+    let engine = engine(2, 2);
+    let (sink, events) = relay();
+    let submitted = engine.submit(request(&"many words ".repeat(12), 2), sink).unwrap();
+    let mut told = Vec::new();
+    for event in events {
+        if let GenerateEvent::Reading { read, prompt_tokens } = event {
+            assert_eq!(prompt_tokens, submitted.prompt_tokens);
+            told.push(read);
+        }
+    }
+    // 48 tokens are read in a step.
+    assert_eq!(
+        told,
+        (1..).map(|n| 48 * n).take_while(|read| *read < submitted.prompt_tokens).collect::<Vec<_>>()
+    );
+    assert!(!told.is_empty());
+    let (sink, events) = relay();
+    engine.submit(request("x", 2), sink).unwrap();
+    assert!(events.iter().all(|event| !matches!(event, GenerateEvent::Reading { .. })));
+}
+
+#[test]
+fn prompts_are_counted_as_they_are_submitted_and_texts_are_continued() {
+    let engine = engine(2, 2);
+    let (sink, events) = relay();
+    let asked = request("hello", 1);
+    let counted = engine.count(&asked).unwrap();
+    assert_eq!(engine.submit(asked, sink).unwrap().prompt_tokens, counted);
+    collect(&events);
+    let text = || GenerateRequest { max_tokens: Some(3), ..GenerateRequest::continuing("the <|im_start|>") };
+    // No template is around it, and nothing in it is special.
+    let tokens = engine.model().text(&"the <|im_start|>".into()).unwrap();
+    assert!(tokens.dangerous_ids().iter().all(|id| *id > 1));
+    assert_eq!(engine.count(&text()).unwrap(), tokens.len());
+    let (_, end) = answer(&engine, text());
+    assert!(matches!(end, End::Finished { prompt, .. } if prompt == tokens.len()), "{end:?}");
+    let empty = engine.count(&GenerateRequest::continuing("")).err();
+    assert_eq!(empty, Some(SubmitError::Template(TemplateError::NoText)));
 }

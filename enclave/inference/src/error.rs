@@ -151,6 +151,9 @@ pub enum TemplateError {
         /// Index of the message in the request.
         index: usize,
     },
+    /// There is nothing to continue.
+    #[error("there is no text to continue, and this model has no first token")]
+    NoText,
     /// The text could not be split into tokens.
     #[error("the prompt cannot be split into tokens: {0}")]
     Tokenizer(&'static str),

@@ -1,8 +1,10 @@
 //! Entry points for fuzzers: each takes anything and must neither panic nor allocate much more than it was given.
 
+use crate::grammar::{Grammars, Rules};
 use crate::model::Model;
 use crate::model_file::ModelBytes;
 use crate::request::{Message, Role};
+use crate::sampler::{TokenMask, TokenSet};
 use crate::template::Template;
 use crate::tokenizer::{Names, Piece, Tokenizer};
 use serde_json::{Value, json};
@@ -114,6 +116,27 @@ static TOKENIZERS: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
     byte_level.chain(pieces.ok()).collect()
 });
 
+/// A JSON schema; if it compiles, an answer that keeps to it.
+pub fn schema(bytes: &[u8]) {
+    let Ok(schema) = serde_json::from_slice(bytes) else { return };
+    let Some((grammars, vocabulary)) = GRAMMARS.as_ref() else { return };
+    let Ok(mut grammar) = grammars.compile(&Rules::Schema(schema)) else { return };
+    let mut allowed = TokenSet::new(*vocabulary);
+    for step in 0..16 {
+        allowed.clear();
+        grammar.allowed(&mut allowed);
+        let ids: Vec<u32> = (0..1024).filter(|id| allowed.contains(*id)).collect();
+        let Some(token) = ids.get(ids.len() * step / 16) else { return };
+        grammar.accept(*token);
+    }
+}
+
+/// Of a vocabulary of single bytes.
+static GRAMMARS: LazyLock<Option<(Grammars, usize)>> = LazyLock::new(|| {
+    let tokenizer = Tokenizer::of_bytes("gpt-2").ok()?;
+    Some((Grammars::new(&tokenizer), tokenizer.vocabulary()))
+});
+
 /// A chat template, and conversations that it may refuse.
 pub fn template(source: &str) {
     if let Ok(template) = Template::new(source, &Names::default()) {
@@ -133,7 +156,7 @@ fn conversation() -> Vec<Message> {
         (Role::Assistant, "two"),
         (Role::User, "\u{fdd0}"),
     ];
-    turns.iter().map(|(role, text)| Message { role: *role, content: (*text).into() }).collect()
+    turns.iter().map(|(role, text)| Message::new(*role, *text)).collect()
 }
 
 #[cfg(test)]
@@ -154,6 +177,9 @@ mod tests {
         Model::load(ModelBytes::from_files(super::GOOD.clone())).unwrap();
         assert_eq!(super::TOKENIZERS.len(), 8);
         super::text("</s>\n\n\n a▁<|im_end|> é🐈\u{301}\0 1234'S");
+        for schema in ["", "{}", "{\"type\": \"object\"}", "{\"not\": 1}", "{\"pattern\": \"(\"}"] {
+            super::schema(schema.as_bytes());
+        }
         for source in
             ["", "{{ messages }}", "{% for m in messages %}{{ m.content }}{% endfor %}", "{{ 1 / 0 }}", "{%"]
         {

@@ -30,6 +30,7 @@ mod fairness;
 mod families;
 pub mod fuzzing;
 mod gguf;
+mod grammar;
 mod header;
 mod huggingface;
 mod model;
@@ -56,12 +57,13 @@ mod testing;
 pub use cuda::describe_gpu;
 pub use engine::{Engine, EngineConfig, Load};
 pub use error::{Error, SubmitError, TemplateError};
+pub use grammar::{Grammar, GrammarError, MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH, Rules, Tool};
 pub use model::{Logits, Model, Sequence};
 pub use model_file::{MAX_MODEL_BYTES, ModelBytes, ModelFile, ModelFormat, read_model};
 pub use request::{
     CacheSalt, ClientId, FailureKind, FinishReason, GenerateEvent, GenerateRequest, MAX_BIAS, MAX_LOGIT_BIAS,
     MAX_MESSAGES, MAX_PENALTY, MAX_PROMPT_BYTES, MAX_REPETITION_PENALTY, MAX_STOP_BYTES, MAX_STOP_STRINGS,
-    MAX_TEMPERATURE, MAX_TOP_LOGPROBS, Message, Role, Sink, Submitted,
+    MAX_TEMPERATURE, MAX_TOOLS, MAX_TOP_LOGPROBS, Message, Role, Sink, Submitted, ToolCall,
 };
 pub use sampler::{TokenMask, TokenSet};
 pub use scheduler::{Breakdown, Counts};

@@ -9,14 +9,15 @@ use crate::cuda::{Device, Gpu, copy_bandwidth};
 use crate::decoder::Decoder;
 use crate::error::{Error, TemplateError};
 use crate::families::Spec;
+use crate::grammar::{Grammar, GrammarError, Grammars, Rules};
 use crate::model_file::ModelBytes;
 use crate::request::Message;
 use crate::sampler::argmax;
-use crate::secret::Tokens;
+use crate::secret::{SecretString, Tokens};
 use crate::source::Source;
 use crate::template::Template;
-use crate::tokenizer::Tokenizer;
-use std::sync::Arc;
+use crate::tokenizer::{Piece, Tokenizer};
+use std::sync::{Arc, OnceLock};
 use zeroize::Zeroizing;
 
 /// Tokens per step of a [`Sequence`].
@@ -32,9 +33,10 @@ const MAX_NAME_CHARS: usize = 100;
 pub struct Model {
     weights: Weights,
     pub(crate) tokenizer: Tokenizer,
-    template: Template,
+    pub(crate) template: Template,
     display_name: Option<String>,
     sha256: [u8; 32],
+    grammars: OnceLock<Grammars>,
 }
 
 /// Where the weights of a model are, and what computes with them.
@@ -99,7 +101,7 @@ impl Model {
         let spec = Spec::read(&source, tokenizer.vocabulary())?;
         let weights = load(&mut source, spec)?;
         source.finish()?;
-        Ok(Self { weights, tokenizer, template, display_name, sha256 })
+        Ok(Self { weights, tokenizer, template, display_name, sha256, grammars: OnceLock::new() })
     }
 
     pub(crate) fn spec(&self) -> &Spec {
@@ -178,7 +180,36 @@ impl Model {
 
     /// The tokens of a conversation, ready for the model's answer. Special tokens come from the chat template only.
     pub fn prompt(&self, messages: &[Message]) -> Result<Tokens, TemplateError> {
-        chat::encode(&self.template, &self.tokenizer, messages)
+        self.conversation(messages, &[])
+    }
+
+    /// The same, with tools that the model may call.
+    pub(crate) fn conversation(
+        &self,
+        messages: &[Message],
+        tools: &[SecretString],
+    ) -> Result<Tokens, TemplateError> {
+        chat::encode(&self.template, &self.tokenizer, messages, tools)
+    }
+
+    /// The tokens of a text, ready to be continued: none of them is special, but for the first one where the model wants it.
+    pub(crate) fn text(&self, text: &SecretString) -> Result<Tokens, TemplateError> {
+        let tokens =
+            self.tokenizer.encode(&[Piece::Text(text.expose())]).map_err(TemplateError::Tokenizer)?;
+        if tokens.is_empty() { Err(TemplateError::NoText) } else { Ok(tokens) }
+    }
+
+    /// Compiles rules for answers of this model.
+    ///
+    /// # Errors
+    /// Rules that ask for what is not supported, that no answer can keep to, or that take too much work.
+    pub fn grammar(&self, rules: &Rules) -> Result<Grammar, GrammarError> {
+        self.grammars().compile(rules)
+    }
+
+    /// What grammars of this model have in common: made once.
+    pub(crate) fn grammars(&self) -> &Grammars {
+        self.grammars.get_or_init(|| Grammars::new(&self.tokenizer))
     }
 
     /// The most likely answer, without an engine: for tests and benchmarks. Ends behind an end token or after
@@ -284,7 +315,7 @@ mod tests {
     }
 
     fn message(text: &str) -> Vec<Message> {
-        vec![Message { role: Role::User, content: text.into() }]
+        vec![Message::new(Role::User, text)]
     }
 
     #[test]

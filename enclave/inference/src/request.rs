@@ -11,6 +11,8 @@ use zeroize::Zeroizing;
 
 /// Messages per request: bounds the work of the chat template.
 pub const MAX_MESSAGES: usize = 1024;
+/// Tools per request, as in the OpenAI API.
+pub const MAX_TOOLS: usize = 128;
 /// Bytes of all messages together: bounds the work of the tokenizer, and is more than 100,000 tokens take.
 pub const MAX_PROMPT_BYTES: usize = 1 << 20;
 /// Stop strings per request: each is searched for in every piece. The OpenAI API allows 4.
@@ -39,6 +41,8 @@ pub enum Role {
     User,
     /// The model.
     Assistant,
+    /// A tool that the model called: its result.
+    Tool,
 }
 
 impl Role {
@@ -48,6 +52,7 @@ impl Role {
             Self::System => "system",
             Self::User => "user",
             Self::Assistant => "assistant",
+            Self::Tool => "tool",
         }
     }
 }
@@ -59,6 +64,24 @@ pub struct Message {
     pub role: Role,
     /// What is said. Special tokens in it are just text.
     pub content: SecretString,
+    /// Tools that the model called in this turn.
+    pub calls: Vec<ToolCall>,
+}
+
+impl Message {
+    /// A turn without calls of tools.
+    pub fn new(role: Role, content: impl Into<SecretString>) -> Self {
+        Self { role, content: content.into(), calls: Vec::new() }
+    }
+}
+
+/// A call of a tool that the model made in an earlier turn.
+#[derive(Clone)]
+pub struct ToolCall {
+    /// The tool.
+    pub name: SecretString,
+    /// A JSON object, as text.
+    pub arguments: SecretString,
 }
 
 /// Who asks: requests of one client share its part of the engine. Only compared; what it is made of is the caller's
@@ -72,10 +95,14 @@ pub struct ClientId(pub [u8; 32]);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CacheSalt(pub [u8; 32]);
 
-/// A conversation to be continued. Fields have the names of the OpenAI API, or of vLLM where that has none.
+/// A conversation to be continued, or a text. Fields have the names of the OpenAI API, or of vLLM where that has none.
 pub struct GenerateRequest {
     /// The conversation.
     pub messages: Vec<Message>,
+    /// Tools that the model may call, each as a JSON object that describes it.
+    pub tools: Vec<SecretString>,
+    /// A text to be continued as it is, without the chat template; then there are no messages.
+    pub text: Option<SecretString>,
     /// Most tokens of the answer; as many as the context holds if not given.
     pub max_tokens: Option<usize>,
     /// 0 always takes the most likely token; 1 samples by the model's probabilities; at most [`MAX_TEMPERATURE`].
@@ -119,6 +146,8 @@ impl GenerateRequest {
     pub fn new(messages: Vec<Message>) -> Self {
         Self {
             messages,
+            tools: Vec::new(),
+            text: None,
             max_tokens: None,
             temperature: 1.0,
             top_k: None,
@@ -139,14 +168,40 @@ impl GenerateRequest {
         }
     }
 
+    /// A request to continue a text, with the same defaults.
+    pub fn continuing(text: impl Into<SecretString>) -> Self {
+        Self { text: Some(text.into()), ..Self::new(Vec::new()) }
+    }
+
+    /// Bytes of all texts of the prompt.
+    fn prompt_bytes(&self) -> usize {
+        let calls = |message: &Message| {
+            message.calls.iter().map(|call| call.name.len() + call.arguments.len()).sum::<usize>()
+        };
+        let messages = self.messages.iter().map(|message| message.content.len() + calls(message));
+        let others = self.tools.iter().chain(&self.text).map(SecretString::len);
+        messages.chain(others).sum()
+    }
+
+    fn calls(&self) -> usize {
+        self.messages.iter().map(|message| message.calls.len()).sum()
+    }
+
     /// Checks all that does not need the model.
     pub(crate) fn check(&self) -> Result<(), SubmitError> {
-        let bytes: usize = self.messages.iter().map(|message| message.content.len()).sum();
+        let source = if self.text.is_some() { "prompt" } else { "messages" };
+        let entries = if self.text.is_some() { 0..=0 } else { 1..=MAX_MESSAGES };
         let stop_fits = |stop: &SecretString| (1..=MAX_STOP_BYTES).contains(&stop.len());
         let bias_fits = |(_, bias): &(u32, f32)| bias.abs() <= MAX_BIAS;
         let checks = [
-            ("messages", "must have 1 to 1024 entries", (1..=MAX_MESSAGES).contains(&self.messages.len())),
-            ("messages", "must have at most 1 MiB of text", bytes <= MAX_PROMPT_BYTES),
+            ("messages", "must have 1 to 1024 entries", entries.contains(&self.messages.len())),
+            ("messages", "must have at most 1024 calls of tools", self.calls() <= MAX_MESSAGES),
+            ("tools", "must have at most 128 entries", self.tools.len() <= MAX_TOOLS),
+            (
+                source,
+                "must have at most 1 MiB of text, tools included",
+                self.prompt_bytes() <= MAX_PROMPT_BYTES,
+            ),
             ("max_tokens", "must be at least 1", self.max_tokens != Some(0)),
             ("temperature", "must be between 0 and 2", (0.0..=MAX_TEMPERATURE).contains(&self.temperature)),
             ("top_k", "must be at least 1", self.top_k != Some(0)),
@@ -193,6 +248,13 @@ pub struct Submitted {
 pub enum GenerateEvent {
     /// Nothing to pass on from this step. Tells a sink whose consumer is gone to break off.
     Working,
+    /// A part of the prompt was read, not yet all of it.
+    Reading {
+        /// Tokens of the prompt that were read, or found in the cache.
+        read: usize,
+        /// Tokens of the prompt.
+        prompt_tokens: usize,
+    },
     /// More of the answer: whole characters, never empty.
     Text {
         /// The text.
@@ -247,7 +309,7 @@ mod tests {
     use super::*;
 
     fn request() -> GenerateRequest {
-        GenerateRequest::new(vec![Message { role: Role::User, content: "hello".into() }])
+        GenerateRequest::new(vec![Message::new(Role::User, "hello")])
     }
 
     fn refused(change: impl FnOnce(&mut GenerateRequest)) -> &'static str {
@@ -284,6 +346,21 @@ mod tests {
         assert_eq!(refused(|r| r.stop = vec!["x".repeat(MAX_STOP_BYTES).into()]), "");
         assert_eq!(refused(|r| r.stop = vec!["x".repeat(MAX_STOP_BYTES + 1).into()]), "stop");
         assert_eq!(refused(|r| r.stop = vec!["".into()]), "stop");
+    }
+
+    #[test]
+    fn texts_of_tools_and_calls_count() {
+        let call = |bytes: usize| ToolCall { name: "t".into(), arguments: "x".repeat(bytes).into() };
+        assert_eq!(refused(|r| r.messages[0].calls = vec![call(MAX_PROMPT_BYTES - 6)]), "");
+        assert_eq!(refused(|r| r.messages[0].calls = vec![call(MAX_PROMPT_BYTES - 5)]), "messages");
+        assert_eq!(refused(|r| r.messages[0].calls = vec![call(1); MAX_MESSAGES]), "");
+        assert_eq!(refused(|r| r.messages[0].calls = vec![call(1); MAX_MESSAGES + 1]), "messages");
+        assert_eq!(refused(|r| r.tools = vec!["{}".into(); MAX_TOOLS]), "");
+        assert_eq!(refused(|r| r.tools = vec!["{}".into(); MAX_TOOLS + 1]), "tools");
+        let text = |bytes: usize| GenerateRequest::continuing("x".repeat(bytes)).check();
+        assert!(text(MAX_PROMPT_BYTES).is_ok());
+        assert!(matches!(text(MAX_PROMPT_BYTES + 1), Err(SubmitError::BadParameter { name: "prompt", .. })));
+        assert_eq!(refused(|r| r.text = Some("both".into())), "messages");
     }
 
     #[test]

@@ -217,7 +217,7 @@ impl Running {
         self.computed += share.tokens.len() - drafted;
         self.read = self.read.max(self.computed.min(self.job.prompt.len()));
         if share.wanted == 0 {
-            return Ok((self.job.sink)(GenerateEvent::Working));
+            return Ok(self.tell_progress());
         }
         let drafts = share.tokens.as_slice().get(share.tokens.len() - drafted..).unwrap_or_default();
         let mut accepted = 0;
@@ -243,6 +243,17 @@ impl Running {
         }
         self.draft.learn(drafted, accepted);
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// How much of the prompt was read; after it gave way, what is computed again is no news.
+    fn tell_progress(&mut self) -> ControlFlow<()> {
+        let (read, prompt_tokens) = (self.read, self.job.prompt.len());
+        let is_news = self.completion_tokens == 0 && read < prompt_tokens;
+        (self.job.sink)(if is_news {
+            GenerateEvent::Reading { read, prompt_tokens }
+        } else {
+            GenerateEvent::Working
+        })
     }
 
     /// The next token, from no more of the scores than it takes.

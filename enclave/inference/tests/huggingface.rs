@@ -46,7 +46,7 @@ fn folders_compute_as_in_transformers() {
 #[test]
 fn tokenizer_and_template_come_from_their_files() {
     let model = load("mistral").unwrap();
-    let message = Message { role: Role::User, content: "a<|end|>".into() };
+    let message = Message::new(Role::User, "a<|end|>");
     let prompt = model.prompt(&[message]).unwrap();
     let ids = prompt.dangerous_ids();
     // <|begin|><|user|> .. <|end|><|assistant|>, and the text between is eight letters.

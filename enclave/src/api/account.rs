@@ -6,6 +6,7 @@ use cocoon_attestation::Digest;
 use cocoon_attestation::receipt::{Receipt, SignedReceipt};
 use ring::digest::{Context, SHA256};
 
+use super::wanted::Outcome;
 use crate::node::Node;
 
 /// What a receipt says of an answer, but for its bytes. Clones share what the answer came to.
@@ -15,14 +16,6 @@ pub(super) struct Account {
     request: Digest,
     model: Digest,
     outcome: Arc<Mutex<Outcome>>,
-}
-
-/// What an answer came to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Outcome {
-    pub(super) prompt_tokens: usize,
-    pub(super) completion_tokens: usize,
-    pub(super) finish_reason: &'static str,
 }
 
 impl Account {

@@ -1,213 +1,61 @@
 //! `POST /v1/chat/completions`: from JSON to a request for the engine.
 
-use cocoon_inference::{GenerateRequest, Message, Role, SecretString};
-use serde_json::Value;
-use zeroize::Zeroizing;
+use cocoon_inference::GenerateRequest;
+use serde_json::json;
 
+use super::chat::Chat;
 use super::error::ApiError;
 use super::json::Object;
-
-/// What a client asked for.
-pub(crate) struct ChatRequest {
-    pub(crate) model: String,
-    pub(crate) generate: GenerateRequest,
-    pub(crate) stream: bool,
-    pub(crate) include_usage: bool,
-}
+use super::wanted::Wanted;
+use super::{fields, format, messages, tools};
 
 /// Reads a request. Fields that this version does not offer are refused by name, unless their value asks for nothing.
-pub(crate) fn parse(body: &[u8]) -> Result<ChatRequest, ApiError> {
-    let mut object = Object::parse(body)?;
+pub(crate) fn parse(body: &[u8]) -> Result<Wanted, ApiError> {
+    read(Object::parse(body)?)
+}
+
+/// The same, of a body that was parsed.
+pub(super) fn read(mut object: Object) -> Result<Wanted, ApiError> {
     let model = object.required_text("model")?.expose().to_owned();
-    let mut generate = GenerateRequest::new(messages(&mut object)?);
+    let mut generate = GenerateRequest::new(messages::messages(&mut object)?);
     generate.max_tokens = max_tokens(&mut object)?;
-    generate.stop = stop(&mut object)?;
-    generate.seed = seed(&mut object)?;
-    sampling(&mut object, &mut generate)?;
-    let stream = object.flag("stream")?.unwrap_or(false);
-    let include_usage = stream_options(&mut object, stream)?;
-    // A name for the end user: allowed, and used for nothing.
-    object.text("user")?;
-    neutral(&mut object)?;
-    object.finish()?;
-    Ok(ChatRequest { model, generate, stream, include_usage })
-}
-
-fn messages(object: &mut Object) -> Result<Vec<Message>, ApiError> {
-    let missing = || ApiError::invalid("messages", "is required").code("missing_required_parameter");
-    let items = object.array("messages")?.ok_or_else(missing)?;
-    items.into_iter().enumerate().map(|(i, item)| message(item, format!("messages[{i}]"))).collect()
-}
-
-fn message(item: Value, path: String) -> Result<Message, ApiError> {
-    let mut object = Object::from_value(item, path)?;
-    let role = match object.required_text("role")?.expose() {
-        "system" | "developer" => Role::System,
-        "user" => Role::User,
-        "assistant" => Role::Assistant,
-        _ => return Err(object.wrong("role", "must be system, developer, user or assistant")),
-    };
-    let content = content(&mut object)?;
-    object.finish()?;
-    Ok(Message { role, content })
-}
-
-/// A text, or an array of parts of type `text`.
-fn content(object: &mut Object) -> Result<SecretString, ApiError> {
-    let parts = match object.take("content") {
-        Some(Value::String(text)) => return Ok(text.into()),
-        Some(Value::Array(parts)) => parts,
-        _ => return Err(object.wrong("content", "must be a string or an array of text parts")),
-    };
-    let path = object.path_of("content");
-    let mut texts = Vec::new();
-    for (i, part) in parts.into_iter().enumerate() {
-        let mut part = Object::from_value(part, format!("{path}[{i}]"))?;
-        if part.required_text("type")?.expose() != "text" {
-            return Err(part.wrong("type", "must be text: this model takes nothing else"));
-        }
-        texts.push(part.required_text("text")?);
-        part.finish()?;
-    }
-    let mut whole = String::with_capacity(texts.iter().map(SecretString::len).sum());
-    texts.iter().for_each(|text| whole.push_str(text.expose()));
-    Ok(whole.into())
-}
-
-fn max_tokens(object: &mut Object) -> Result<Option<usize>, ApiError> {
-    let old = object.count("max_tokens")?;
-    let new = object.count("max_completion_tokens")?;
-    if old.is_some() && new.is_some() && old != new {
-        return Err(object.wrong("max_tokens", "contradicts max_completion_tokens; give one of them"));
-    }
-    let max = new.or(old).map(usize::try_from).transpose();
-    max.map_err(|_too_large| object.wrong("max_tokens", "is too large"))
-}
-
-fn stop(object: &mut Object) -> Result<Vec<SecretString>, ApiError> {
-    match object.take("stop") {
-        None => Ok(Vec::new()),
-        Some(Value::String(text)) => Ok(vec![text.into()]),
-        Some(Value::Array(items)) => items
-            .into_iter()
-            .map(|item| match item {
-                Value::String(text) => Ok(text.into()),
-                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-                    Err(object.wrong("stop", "must be a string or an array of strings"))
-                }
-            })
-            .collect(),
-        Some(_) => Err(object.wrong("stop", "must be a string or an array of strings")),
-    }
-}
-
-/// Everything that says how tokens are chosen. The engine checks the ranges.
-fn sampling(object: &mut Object, generate: &mut GenerateRequest) -> Result<(), ApiError> {
-    for (name, field) in [
-        ("temperature", &mut generate.temperature),
-        ("top_p", &mut generate.top_p),
-        ("min_p", &mut generate.min_p),
-        ("presence_penalty", &mut generate.presence_penalty),
-        ("frequency_penalty", &mut generate.frequency_penalty),
-        ("repetition_penalty", &mut generate.repetition_penalty),
-    ] {
-        if let Some(value) = ratio(object, name)? {
-            *field = value;
-        }
-    }
-    generate.top_k = top_k(object)?;
-    generate.logit_bias = logit_bias(object)?;
+    fields::common(&mut object, &mut generate)?;
     generate.logprobs = object.flag("logprobs")?.unwrap_or(false);
     // What does not fit is too many all the same.
     let top_logprobs = object.count("top_logprobs")?.unwrap_or(0);
     generate.top_logprobs = usize::try_from(top_logprobs).unwrap_or(usize::MAX);
-    Ok(())
-}
-
-/// A number of tokens; 0 and -1 mean all, as vLLM's clients write it.
-fn top_k(object: &mut Object) -> Result<Option<usize>, ApiError> {
-    let Some(value) = object.take("top_k") else { return Ok(None) };
-    if matches!(value.as_i64(), Some(0 | -1)) {
-        return Ok(None);
+    let choices = fields::choices(&mut object)?;
+    let format = format::response_format(&mut object)?;
+    let (callable, demanded) = tools::read(&mut object, &mut generate)?;
+    if format.is_some() && callable.is_some() {
+        return Err(object.wrong("response_format", "goes with tools only if tool_choice is none"));
     }
-    let k = value.as_u64().ok_or_else(|| object.wrong("top_k", "must be a whole number, or -1 for all"))?;
-    Ok(Some(usize::try_from(k).unwrap_or(usize::MAX)))
+    let stream = object.flag("stream")?.unwrap_or(false);
+    let include_usage = fields::stream_options(&mut object, stream)?;
+    fields::neutral(&mut object, &[("store", json!(false))])?;
+    object.finish()?;
+    let writer = Chat::new(include_usage, generate.logprobs, callable, choices);
+    let rules = format.or(demanded);
+    Ok(Wanted { model, generate, rules, choices, stream, names: &[], writer: Box::new(writer) })
 }
 
-/// An object of token ids, in decimal, with numbers.
-fn logit_bias(object: &mut Object) -> Result<Zeroizing<Vec<(u32, f32)>>, ApiError> {
-    const PROBLEM: &str = "must be an object of token ids with numbers";
-    let mut biases = Zeroizing::new(Vec::new());
-    let Some(value) = object.take("logit_bias") else { return Ok(biases) };
-    let Value::Object(entries) = value else { return Err(object.wrong("logit_bias", PROBLEM)) };
-    biases.reserve_exact(entries.len());
-    for (id, bias) in &entries {
-        // Written in one way only, so that no token is there twice.
-        let id: Option<u32> = id.parse().ok().filter(|parsed: &u32| parsed.to_string() == *id);
-        let Some((id, bias)) = id.zip(bias.as_f64()) else {
-            return Err(object.wrong("logit_bias", PROBLEM));
-        };
-        biases.push((id, narrow(bias)));
+fn max_tokens(object: &mut Object) -> Result<Option<usize>, ApiError> {
+    let old = fields::tokens(object, "max_tokens")?;
+    let new = fields::tokens(object, "max_completion_tokens")?;
+    if old.is_some() && new.is_some() && old != new {
+        return Err(object.wrong("max_tokens", "contradicts max_completion_tokens; give one of them"));
     }
-    Ok(biases)
-}
-
-/// Any 64-bit integer, negative ones too.
-fn seed(object: &mut Object) -> Result<Option<u64>, ApiError> {
-    let to_seed = |value: Value| value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned));
-    object
-        .take("seed")
-        .map(|v| to_seed(v).ok_or_else(|| object.wrong("seed", "must be a whole number")))
-        .transpose()
-}
-
-fn ratio(object: &mut Object, name: &str) -> Result<Option<f32>, ApiError> {
-    Ok(object.number(name)?.map(narrow))
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a temperature has few digits, and what is out of range stays out of range"
-)]
-fn narrow(number: f64) -> f32 {
-    number as f32
-}
-
-fn stream_options(object: &mut Object, stream: bool) -> Result<bool, ApiError> {
-    let Some(value) = object.take("stream_options") else { return Ok(false) };
-    if !stream {
-        return Err(object.wrong("stream_options", "goes with stream: true only"));
-    }
-    let mut options = Object::from_value(value, "stream_options".to_owned())?;
-    let include_usage = options.flag("include_usage")?.unwrap_or(false);
-    options.finish()?;
-    Ok(include_usage)
-}
-
-/// Fields that many clients send with the value that means nothing; any other value is refused by name.
-fn neutral(object: &mut Object) -> Result<(), ApiError> {
-    let asks_for_nothing = |name: &str, value: &Value| match name {
-        "n" => value.as_u64() == Some(1),
-        "response_format" => value.get("type").and_then(Value::as_str) == Some("text"),
-        "tools" => value.as_array().is_some_and(Vec::is_empty),
-        _ => value.as_bool() == Some(false),
-    };
-    for name in ["n", "response_format", "tools", "store"] {
-        if let Some(value) = object.take(name)
-            && !asks_for_nothing(name, &value)
-        {
-            return Err(object.wrong(name, "is not supported with this value").code("unsupported_value"));
-        }
-    }
-    Ok(())
+    Ok(new.or(old))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::messages::MAX_ID;
     use super::*;
-    use serde_json::json;
+    use cocoon_inference::{Role, Rules};
+    use serde_json::Value;
 
-    fn parse_json(value: &Value) -> Result<ChatRequest, ApiError> {
+    fn parse_json(value: &Value) -> Result<Wanted, ApiError> {
         parse(value.to_string().as_bytes())
     }
 
@@ -235,7 +83,7 @@ mod tests {
             ],
         });
         let parsed = parse_json(&request).ok().unwrap();
-        assert!(parsed.stream && parsed.include_usage);
+        assert!(parsed.stream);
         assert_eq!((parsed.generate.max_tokens, parsed.generate.seed), (Some(5), Some(u64::MAX)));
         assert!(parsed.generate.temperature == 0.0 && parsed.generate.stop.len() == 1);
         assert_eq!(parsed.generate.messages[0].role, Role::System);
@@ -292,7 +140,9 @@ mod tests {
         is("stream", json!("yes"), "stream", "invalid_value");
         is("stream_options", json!({}), "stream_options", "invalid_value");
         is("user", json!(1), "user", "invalid_value");
-        is("n", json!(2), "n", "unsupported_value");
+        is("n", json!(0), "n", "invalid_value");
+        is("n", json!(9), "n", "invalid_value");
+        is("n", json!("secret"), "n", "invalid_value");
         is("logprobs", json!(1), "logprobs", "invalid_value");
         is("top_logprobs", json!("secret"), "top_logprobs", "invalid_value");
         is("top_logprobs", json!(-1), "top_logprobs", "invalid_value");
@@ -313,8 +163,7 @@ mod tests {
         ] {
             is("logit_bias", bias, "logit_bias", "invalid_value");
         }
-        is("tools", json!([{ "secret": 1 }]), "tools", "unsupported_value");
-        is("response_format", json!({ "type": "json_object" }), "response_format", "unsupported_value");
+        is("store", json!(true), "store", "unsupported_value");
         is("best_of", json!(1), "best_of", "unsupported_parameter");
     }
 
@@ -331,5 +180,168 @@ mod tests {
             assert!(!error.contains("secret"), "{error}");
         }
         assert!(parse("[".repeat(100_000).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn formats_are_read_and_what_is_wrong_with_them_is_named() {
+        let is = |value: Value, param: &str, code: &str| {
+            assert_eq!(refused("response_format", value), (param.to_owned(), code.to_owned()));
+        };
+        let schema = |value: Value| json!({ "type": "json_schema", "json_schema": value });
+        is(json!("secret"), "response_format", "invalid_value");
+        is(json!({}), "response_format.type", "missing_required_parameter");
+        is(json!({ "type": "secret" }), "response_format.type", "invalid_value");
+        is(json!({ "type": "text", "other": 1 }), "response_format.other", "unsupported_parameter");
+        is(json!({ "type": "json_schema" }), "response_format.json_schema", "missing_required_parameter");
+        is(schema(json!("secret")), "response_format.json_schema", "invalid_value");
+        is(schema(json!({ "schema": {} })), "response_format.json_schema.name", "missing_required_parameter");
+        is(
+            schema(json!({ "name": "a b", "schema": {} })),
+            "response_format.json_schema.name",
+            "invalid_value",
+        );
+        is(
+            schema(json!({ "name": "a" })),
+            "response_format.json_schema.schema",
+            "missing_required_parameter",
+        );
+        is(
+            schema(json!({ "name": "a", "schema": "secret" })),
+            "response_format.json_schema.schema",
+            "invalid_value",
+        );
+        is(
+            schema(json!({ "name": "a", "schema": {}, "strict": "secret" })),
+            "response_format.json_schema.strict",
+            "invalid_value",
+        );
+        is(
+            schema(json!({ "name": "a", "schema": {}, "other": 1 })),
+            "response_format.json_schema.other",
+            "unsupported_parameter",
+        );
+        let rules = |format: Value| {
+            let request = json!({ "model": "m", "messages": [], "response_format": format });
+            parse_json(&request).ok().unwrap().rules.map(|asked| asked.rules)
+        };
+        assert!(rules(json!({ "type": "text" })).is_none());
+        assert!(matches!(rules(json!({ "type": "json_object" })), Some(Rules::Object)));
+        let named =
+            json!({ "name": "a", "schema": { "type": "object" }, "strict": true, "description": "d" });
+        assert!(matches!(rules(schema(named)), Some(Rules::Schema(_))));
+    }
+
+    fn weather() -> Value {
+        json!({ "type": "function", "function": { "name": "weather", "parameters": { "type": "object" } } })
+    }
+
+    #[test]
+    fn tools_are_read_and_what_is_wrong_with_them_is_named() {
+        let is = |value: Value, param: &str, code: &str| {
+            assert_eq!(refused("tools", value), (param.to_owned(), code.to_owned()));
+        };
+        let function = |value: Value| json!([{ "type": "function", "function": value }]);
+        is(json!("secret"), "tools", "invalid_value");
+        is(json!(["secret"]), "tools[0]", "invalid_value");
+        is(json!([{ "other": 1 }]), "tools[0].type", "missing_required_parameter");
+        is(json!([{ "type": "secret" }]), "tools[0].type", "invalid_value");
+        is(json!([{ "type": "function" }]), "tools[0].function", "missing_required_parameter");
+        is(function(json!({})), "tools[0].function.name", "missing_required_parameter");
+        is(function(json!({ "name": "secret!" })), "tools[0].function.name", "invalid_value");
+        is(
+            function(json!({ "name": "a", "description": 1 })),
+            "tools[0].function.description",
+            "invalid_value",
+        );
+        is(
+            function(json!({ "name": "a", "parameters": [] })),
+            "tools[0].function.parameters",
+            "invalid_value",
+        );
+        is(function(json!({ "name": "a", "strict": 1 })), "tools[0].function.strict", "invalid_value");
+        is(function(json!({ "name": "a", "other": 1 })), "tools[0].function.other", "unsupported_parameter");
+        is(json!([weather(), weather()]), "tools[1].function.name", "invalid_value");
+        for (name, value, param) in [
+            ("tool_choice", json!("required"), "tool_choice"),
+            ("tool_choice", json!("secret"), "tool_choice"),
+            ("tool_choice", json!(1), "tool_choice"),
+            ("tool_choice", json!({ "type": "secret" }), "tool_choice.type"),
+            (
+                "tool_choice",
+                json!({ "type": "function", "function": { "name": "secret" } }),
+                "tool_choice.function.name",
+            ),
+            ("parallel_tool_calls", json!(true), "parallel_tool_calls"),
+            ("parallel_tool_calls", json!("secret"), "parallel_tool_calls"),
+        ] {
+            assert_eq!(refused(name, value), (param.to_owned(), "invalid_value".to_owned()));
+        }
+    }
+
+    #[test]
+    fn who_may_be_called_follows_from_the_choice() {
+        let read = |choice: Value, parallel: Value| {
+            let request = json!({
+                "model": "m", "messages": [], "tools": [weather()], "tool_choice": choice, "parallel_tool_calls": parallel,
+            });
+            let wanted = parse_json(&request).ok().unwrap();
+            let several = wanted.rules.map(|asked| match asked.rules {
+                Rules::Calls { tools, several } => (tools.len(), several),
+                Rules::Object | Rules::Schema(_) => panic!("no calls"),
+            });
+            (wanted.generate.tools.len(), several)
+        };
+        assert_eq!(read(json!("none"), Value::Null), (0, None));
+        assert_eq!(read(Value::Null, Value::Null), (1, None));
+        assert_eq!(read(json!("auto"), Value::Null), (1, None));
+        assert_eq!(read(json!("required"), Value::Null), (1, Some((1, true))));
+        assert_eq!(read(json!("required"), json!(false)), (1, Some((1, false))));
+        let named = json!({ "type": "function", "function": { "name": "weather" } });
+        assert_eq!(read(named, Value::Null), (1, Some((1, false))));
+        let both = json!({ "model": "m", "messages": [], "tools": [weather()], "response_format": { "type": "json_object" } });
+        assert_eq!(parse_json(&both).err().unwrap().json()["error"]["param"], "response_format");
+    }
+
+    #[test]
+    fn calls_and_results_are_read_and_what_is_wrong_with_them_is_named() {
+        let call = |change: fn(&mut Value)| {
+            let mut call =
+                json!({ "id": "c", "type": "function", "function": { "name": "f", "arguments": "{}" } });
+            change(&mut call);
+            json!([{ "role": "assistant", "content": null, "tool_calls": [call] },
+                   { "role": "tool", "tool_call_id": "c", "content": "result" }])
+        };
+        let request = json!({ "model": "m", "messages": call(|_| ()) });
+        let messages = parse_json(&request).ok().unwrap().generate.messages;
+        assert_eq!((messages[0].calls.len(), messages[1].role), (1, Role::Tool));
+        let is = |messages: Value, param: &str, code: &str| {
+            assert_eq!(refused("messages", messages), (param.to_owned(), code.to_owned()));
+        };
+        let at = "messages[0].tool_calls[0]";
+        let missing = "missing_required_parameter";
+        is(call(|c| c["id"] = Value::Null), &format!("{at}.id"), missing);
+        is(call(|c| c["id"] = "x".repeat(MAX_ID + 1).into()), &format!("{at}.id"), "invalid_value");
+        is(call(|c| c["type"] = json!("secret")), &format!("{at}.type"), "invalid_value");
+        is(call(|c| c["function"] = Value::Null), &format!("{at}.function"), missing);
+        is(
+            call(|c| c["function"]["name"] = json!("secret!")),
+            &format!("{at}.function.name"),
+            "invalid_value",
+        );
+        is(call(|c| c["function"]["arguments"] = Value::Null), &format!("{at}.function.arguments"), missing);
+        is(
+            call(|c| c["function"]["other"] = json!(1)),
+            &format!("{at}.function.other"),
+            "unsupported_parameter",
+        );
+        is(call(|c| c["other"] = json!(1)), &format!("{at}.other"), "unsupported_parameter");
+        is(call(|c| c["id"] = json!("other")), "messages[1].tool_call_id", "invalid_value");
+        is(json!([{ "role": "tool", "content": "secret" }]), "messages[0].tool_call_id", missing);
+        is(
+            json!([{ "role": "user", "content": "a", "tool_calls": [] }]),
+            "messages[0].tool_calls",
+            "unsupported_parameter",
+        );
+        is(json!([{ "role": "assistant", "content": null }]), "messages[0].content", "invalid_value");
     }
 }

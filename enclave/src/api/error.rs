@@ -32,6 +32,15 @@ impl ApiError {
         Self { param: Some(param.into()), ..self }
     }
 
+    /// The same for an endpoint that has other names for fields.
+    pub(crate) fn with_names(self, names: &[(&str, &str)]) -> Self {
+        let other = names.iter().find(|(name, _)| self.param.as_deref() == Some(*name));
+        match other {
+            Some((_, other)) => self.param(*other),
+            None => self,
+        }
+    }
+
     pub(crate) fn code(self, code: &'static str) -> Self {
         Self { code: Some(code), ..self }
     }

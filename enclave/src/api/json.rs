@@ -41,7 +41,8 @@ impl Drop for Object {
     }
 }
 
-fn wipe(value: &mut Value) {
+/// Wipes the texts of a value.
+pub(super) fn wipe(value: &mut Value) {
     match value {
         Value::String(text) => text.zeroize(),
         Value::Array(items) => items.iter_mut().for_each(wipe),
@@ -90,6 +91,18 @@ impl Object {
     /// Takes a field; null counts as not there.
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
         self.fields.remove(name).filter(|value| !value.is_null())
+    }
+
+    /// An object in this one.
+    pub(crate) fn required_object(&mut self, name: &str) -> Result<Self, ApiError> {
+        let value = self.take(name);
+        let missing = || self.wrong(name, "is required").code("missing_required_parameter");
+        Self::from_value(value.ok_or_else(missing)?, self.path_of(name))
+    }
+
+    /// Whether a field is there.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.fields.get(name).is_some_and(|value| !value.is_null())
     }
 
     pub(crate) fn text(&mut self, name: &str) -> Result<Option<SecretString>, ApiError> {

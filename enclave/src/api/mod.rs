@@ -3,19 +3,31 @@
 //! | Route | What |
 //! |---|---|
 //! | `POST /v1/chat/completions` | an answer, streamed or whole, that ends with a receipt; padded unless the request says otherwise |
+//! | `POST /v1/completions` | the same for a text instead of a conversation |
+//! | `POST /v1/responses` | the same in OpenAI's newer shape |
+//! | `POST /v1/tokens/count` | how many tokens a prompt has |
 //! | `GET /v1/models` | the models |
 //! | `GET /.well-known/cocoon/status` | whether the model is loaded |
 //! | `POST /.well-known/cocoon/attest` | attestation again, on this very connection |
 
 mod account;
+mod answer;
+mod calls;
 mod chat;
 mod chat_request;
+mod completions;
 mod error;
+mod fields;
+mod format;
 mod json;
 mod logprobs;
+mod messages;
 mod padded;
 mod receipted;
 mod respond;
+mod responses;
+mod tools;
+mod wanted;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,11 +46,14 @@ use zeroize::Zeroizing;
 
 use crate::Enclave;
 use crate::attest::AttestError;
+use crate::model::Served;
 use account::Account;
 use error::ApiError;
+use json::Object;
 use padded::padded;
 use receipted::receipted;
 use respond::{Body, json_response, whole};
+use wanted::{Outcome, Wanted};
 
 /// More text than the largest prompt, with JSON around it.
 const MAX_BODY: usize = 2 * 1024 * 1024;
@@ -48,6 +63,17 @@ const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Bodies of all clients together, in KiB: 64 MiB. What does not fit is told to come back.
 static BODIES: Semaphore = Semaphore::const_new(64 * 1024);
+
+/// All there are.
+const URLS: [&str; 7] = [
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/tokens/count",
+    "/v1/models",
+    STATUS_PATH,
+    REATTEST_PATH,
+];
 
 /// Connections so far.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
@@ -132,11 +158,14 @@ impl Api {
     async fn route(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         match (path.as_str(), method) {
-            ("/v1/chat/completions", Method::POST) => self.chat(request).await,
+            ("/v1/chat/completions", Method::POST) => self.generate(request, chat_request::parse).await,
+            ("/v1/completions", Method::POST) => self.generate(request, completions::parse).await,
+            ("/v1/responses", Method::POST) => self.generate(request, responses::parse).await,
+            ("/v1/tokens/count", Method::POST) => self.count(request).await,
             ("/v1/models", Method::GET) => self.models(),
             (STATUS_PATH, Method::GET) => Ok(self.status()),
             (REATTEST_PATH, Method::POST) => self.attest_again(request).await,
-            ("/v1/chat/completions" | "/v1/models" | STATUS_PATH | REATTEST_PATH, _) => {
+            (path, _) if URLS.contains(&path) => {
                 Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this URL has another method"))
             }
             _ => {
@@ -145,28 +174,48 @@ impl Api {
         }
     }
 
-    async fn chat(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+    /// An answer, in the shape of the endpoint that `parse` belongs to.
+    async fn generate(
+        &self,
+        request: Request<Incoming>,
+        parse: fn(&[u8]) -> Result<Wanted, ApiError>,
+    ) -> Result<Response<Body>, ApiError> {
         let deadline = Instant::now() + self.limits.request_deadline;
         let body = read_body(request, MAX_BODY).await?;
-        let mut wanted = chat_request::parse(&body)?;
+        let mut wanted = parse(&body)?;
         wanted.generate.client = Some(ClientId(self.client));
         // What one connection had computed can be found again by that connection only: nobody learns from the time of
         // an answer what others asked.
         wanted.generate.cache_salt = Some(CacheSalt(self.client));
-        let served = self.enclave.model.served().ok_or_else(|| self.loading())?;
+        let served = self.check_model(&wanted.model)?;
         let account = Account::new(&self.enclave.node, &body, served.digest);
         drop(body);
-        if wanted.model != served.name {
-            return Err(ApiError::new(
-                StatusCode::NOT_FOUND,
-                "this model is not served here; GET /v1/models lists those that are",
-            )
-            .param("model")
-            .code("model_not_found"));
-        }
-        let mut response = chat::answer(&self.enclave, wanted, deadline, account.clone()).await?;
+        answer::answer(&self.enclave, wanted, deadline, account).await
+    }
+
+    async fn count(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+        let body = read_body(request, MAX_BODY).await?;
+        let wanted = parse_any(&body)?;
+        let served = self.check_model(&wanted.model)?;
+        let account = Account::new(&self.enclave.node, &body, served.digest);
+        drop(body);
+        let (generate, names) = (wanted.generate, wanted.names);
+        let count = answer::on_engine(&self.enclave, move |engine| Ok(engine.count(&generate)?)).await;
+        let count = count.map_err(|error| error.with_names(names))?;
+        let mut response =
+            json_response(StatusCode::OK, &json!({ "object": "token_count", "prompt_tokens": count }));
+        account.settle(Outcome { prompt_tokens: 0, completion_tokens: 0, finish_reason: "counted" });
         response.extensions_mut().insert(account);
         Ok(response)
+    }
+
+    fn check_model(&self, wanted: &str) -> Result<&Served, ApiError> {
+        let served = self.enclave.model.served().ok_or_else(|| self.loading())?;
+        if wanted == served.name {
+            return Ok(served);
+        }
+        let message = "this model is not served here; GET /v1/models lists those that are";
+        Err(ApiError::new(StatusCode::NOT_FOUND, message).param("model").code("model_not_found"))
     }
 
     fn models(&self) -> Result<Response<Body>, ApiError> {
@@ -227,10 +276,27 @@ impl Api {
     }
 }
 
-/// For fuzzing.
-pub(crate) fn parse_chat_request(body: &[u8]) -> Result<(), ApiError> {
-    chat_request::parse(body).map(|_| ())
+/// The body of any endpoint that answers.
+fn parse_any(body: &[u8]) -> Result<Wanted, ApiError> {
+    let object = Object::parse(body)?;
+    if object.has("input") {
+        responses::read(object)
+    } else if object.has("prompt") {
+        completions::read(object)
+    } else {
+        chat_request::read(object)
+    }
 }
+
+/// For fuzzing: a body of any endpoint.
+pub(crate) fn fuzz_request(body: &[u8]) {
+    for parse in [chat_request::parse, completions::parse, responses::parse] {
+        let _any = parse(body).is_ok();
+    }
+}
+
+/// For fuzzing.
+pub(crate) use calls::fuzz as fuzz_calls;
 
 /// The whole body, in memory that is wiped.
 async fn read_body(request: Request<Incoming>, max: usize) -> Result<Zeroizing<Vec<u8>>, ApiError> {

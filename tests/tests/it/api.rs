@@ -172,7 +172,12 @@ async fn bad_requests_name_the_field() {
         ),
         (request(&model, |b| b["messages"] = json!([])), 400, "messages", "invalid_value"),
         (request(&model, |b| b["stop"] = json!([""])), 400, "stop", "invalid_value"),
-        (request(&model, |b| b["tools"] = json!([{ "type": SECRET }])), 400, "tools", "unsupported_value"),
+        (
+            request(&model, |b| b["tools"] = json!([{ "type": SECRET }])),
+            400,
+            "tools[0].type",
+            "invalid_value",
+        ),
         (request(&model, |b| b["suffix"] = json!(SECRET)), 400, "suffix", "unsupported_parameter"),
     ];
     for (body, status, param, code) in cases {

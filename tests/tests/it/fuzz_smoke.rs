@@ -95,7 +95,12 @@ fn seeds() -> Vec<Vec<u8>> {
     }
     let chat = r#"{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"a"}]}],"stop":["b"],"stream":true}"#;
     let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}";
-    seeds.extend([chat.into(), template.into()]);
+    let tools = r#"{"model":"m","messages":[{"role":"assistant","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c","content":""}],"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}],"tool_choice":"required","n":2}"#;
+    let response = r#"{"model":"m","input":[{"role":"user","content":"a"}],"text":{"format":{"type":"json_schema","name":"s","schema":{"type":"object"}}}}"#;
+    let completion = r#"{"model":"m","prompt":["a"],"echo":false}"#;
+    let schema = r##"{"type":"object","properties":{"a":{"type":"string","pattern":"^a+$"},"b":{"$ref":"#"}},"required":["a"]}"##;
+    let call = "Wait.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": [\"}\"]}}\n</tool_call>";
+    seeds.extend([chat, template, tools, response, completion, schema, call].map(Into::into));
     let mut gguf = vec![0; 4096];
     std::io::Read::read_exact(&mut std::fs::File::open(cocoon_tests::model()).unwrap(), &mut gguf).unwrap();
     seeds.push(gguf);

@@ -12,6 +12,7 @@ mod endorsements;
 mod epochs;
 mod event_log;
 mod floors;
+mod formats;
 mod fuzz_smoke;
 mod gate;
 mod gpu;

@@ -13,6 +13,9 @@ pub trait TokenMask: Send {
 
     /// Hears which token was chosen; always one that was allowed.
     fn accept(&mut self, token: u32);
+
+    /// The same rules in the same state, for another answer.
+    fn copy(&self) -> Box<dyn TokenMask>;
 }
 
 /// A set of token ids. Wiped when dropped; cannot be formatted.

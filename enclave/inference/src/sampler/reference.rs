@@ -73,6 +73,7 @@ fn scores(request: &GenerateRequest, said: &Said<'_>, logits: &[f32]) -> Vec<f64
 }
 
 /// A mask that allows the same tokens always, and notes what it hears.
+#[derive(Clone)]
 pub(super) struct Fixed {
     pub(super) allowed: Vec<u32>,
     pub(super) heard: std::sync::Arc<std::sync::Mutex<Vec<u32>>>,
@@ -86,5 +87,9 @@ impl TokenMask for Fixed {
 
     fn accept(&mut self, token: u32) {
         self.heard.lock().unwrap().push(token);
+    }
+
+    fn copy(&self) -> Box<dyn TokenMask> {
+        Box::new(self.clone())
     }
 }

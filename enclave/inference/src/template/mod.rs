@@ -1,12 +1,12 @@
 //! The chat template of a model: a Jinja program by the model's owner, run within limits and on placeholders only.
 
 mod python;
+mod tools;
 
 use crate::error::TemplateError;
 use crate::request::Role;
 use crate::tokenizer::Names;
-use minijinja::{Environment, ErrorKind, context};
-use serde::Serialize;
+use minijinja::{Environment, ErrorKind, Value, context};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -30,6 +30,16 @@ pub(crate) struct Template {
     environment: Environment<'static>,
     begin: String,
     end: String,
+    abilities: Abilities,
+}
+
+/// What a template was found to know.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Abilities {
+    /// A turn of the system.
+    pub(crate) system: bool,
+    /// Tools, their calls and results, with the tags of Hermes and Qwen around calls.
+    pub(crate) tools: bool,
 }
 
 /// A part of a rendered conversation.
@@ -41,29 +51,37 @@ pub(crate) enum Part {
     Content(Content),
 }
 
-/// Where the text of a message belongs, and on which sides white space is cut off.
+/// Where a text belongs, and on which sides white space is cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Content {
-    /// Index of the message.
+    /// Index of the text: that of the message, if nothing but messages was rendered.
     pub(crate) index: usize,
     trim_start: bool,
     trim_end: bool,
 }
 
 impl Content {
-    /// The text of the message as the template would write it.
+    /// The text as the template would write it.
     pub(crate) fn of(self, mut text: &str) -> &str {
         if self.trim_start {
             text = text.trim_start();
         }
         if self.trim_end { text.trim_end() } else { text }
     }
+
+    /// Whether white space at the beginning and at the end is cut off.
+    pub(crate) fn trims(self) -> (bool, bool) {
+        (self.trim_start, self.trim_end)
+    }
 }
 
-#[derive(Serialize)]
-struct Turn<'a> {
-    role: &'static str,
-    content: &'a str,
+/// A turn as a template may know it: who speaks, and the numbers of texts.
+pub(crate) struct Shape {
+    pub(crate) role: Role,
+    /// The text, and whether there is any.
+    pub(crate) content: (usize, bool),
+    /// Names and arguments of calls of tools.
+    pub(crate) calls: Vec<(usize, usize)>,
 }
 
 /// What `raise_exception` was called with.
@@ -89,26 +107,48 @@ impl Template {
         environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, "raised").with_source(Raised(message)))
         });
+        environment.add_filter("tojson", tools::to_json);
         let (begin, end) = (names.begin.clone(), names.end.clone());
-        let template = Self { source: source.to_owned(), environment, begin, end };
+        let abilities = Abilities::default();
+        let mut template = Self { source: source.to_owned(), environment, begin, end, abilities };
         template.probe()?;
+        template.abilities = Abilities {
+            system: template.render(&[(Role::System, true), (Role::User, true)]).is_ok(),
+            tools: tools::are_known(&template),
+        };
         Ok(template)
     }
 
-    /// Renders a conversation. Of the messages, only the roles and whether there is text go into the template.
+    /// What it knows.
+    pub(crate) fn abilities(&self) -> Abilities {
+        self.abilities
+    }
+
+    /// Renders a conversation without tools. Of the messages, only the roles and whether there is text go into the template.
     pub(crate) fn render(&self, roles: &[(Role, bool)]) -> Result<Vec<Part>, TemplateError> {
-        let contents: Vec<_> =
-            (0..).zip(roles).map(|(index, (_, filled))| placeholder(index, *filled)).collect();
-        let turns: Vec<_> =
-            roles.iter().zip(&contents).map(|((role, _), content)| turn(*role, content)).collect();
-        let parts = split(&self.run(&turns)?)?;
+        let shape = |(index, (role, filled)): (usize, &(Role, bool))| Shape {
+            role: *role,
+            content: (index, *filled),
+            calls: Vec::new(),
+        };
+        self.compose(&roles.iter().enumerate().map(shape).collect::<Vec<_>>(), &[])
+    }
+
+    /// Renders a conversation; `tools` are numbers of the texts that describe them.
+    pub(crate) fn compose(&self, shapes: &[Shape], tools: &[usize]) -> Result<Vec<Part>, TemplateError> {
+        let turns: Vec<_> = shapes.iter().map(tools::turn).collect();
+        let parts = split(&self.run(&turns, tools::list(tools))?)?;
         let written = |wanted: usize| {
             parts.iter().any(|part| matches!(part, Part::Content(content) if content.index == wanted))
         };
-        match (0..).zip(roles).find(|(index, (_, filled))| *filled && !written(*index)) {
-            Some((index, _)) => Err(TemplateError::DropsMessage { index }),
-            None => Ok(parts),
+        let is_dropped = |(_, shape): &(usize, &Shape)| {
+            let calls = shape.calls.iter().all(|(name, arguments)| written(*name) && written(*arguments));
+            (shape.content.1 && !written(shape.content.0)) || !calls
+        };
+        if let Some((index, _)) = shapes.iter().enumerate().find(is_dropped) {
+            return Err(TemplateError::DropsMessage { index });
         }
+        if tools.iter().all(|tool| written(*tool)) { Ok(parts) } else { Err(TemplateError::RewritesContent) }
     }
 
     /// Renders text of our own both ways and compares. Conversations that the template refuses tell nothing, except the
@@ -125,28 +165,29 @@ impl Template {
                 Err(error) if roles.len() == 1 => return Err(error),
                 Err(_refused) => continue,
             };
-            let turns: Vec<_> = roles.iter().zip(texts).map(|(role, text)| turn(*role, text)).collect();
+            let turns: Vec<_> =
+                roles.iter().zip(texts).map(|(role, text)| tools::plain_turn(*role, text)).collect();
             let text = |part: &Part| match part {
                 Part::Literal(literal) => literal.clone(),
                 Part::Content(content) => content.of(texts.get(content.index).unwrap_or(&"")).to_owned(),
             };
-            if parts.iter().map(text).collect::<String>() != self.run(&turns)? {
+            if parts.iter().map(text).collect::<String>() != self.run(&turns, Value::from(()))? {
                 return Err(TemplateError::RewritesContent);
             }
         }
         Ok(())
     }
 
-    fn run(&self, turns: &[Turn<'_>]) -> Result<String, TemplateError> {
+    fn run(&self, turns: &[Value], tools: Value) -> Result<String, TemplateError> {
         let mut environment = self.environment.clone();
-        environment.set_fuel(Some(FUEL + FUEL_PER_MESSAGE * turns.len() as u64));
+        let more = turns.len() + tools.len().unwrap_or_default();
+        environment.set_fuel(Some(FUEL + FUEL_PER_MESSAGE * more as u64));
         let template =
             environment.template_from_named_str("chat", &self.source).map_err(|error| reason(&error))?;
         let context = context! {
             messages => turns,
             add_generation_prompt => true,
-            // As transformers passes them where there are none.
-            tools => (),
+            tools => tools, // nothing where there are none, as transformers passes it
             documents => (),
             bos_token => self.begin,
             eos_token => self.end,
@@ -164,10 +205,6 @@ impl Template {
         String::from_utf8(output.bytes)
             .map_err(|_not_text| TemplateError::Failed("it wrote no text".to_owned()))
     }
-}
-
-fn turn(role: Role, content: &str) -> Turn<'_> {
-    Turn { role: role.name(), content }
 }
 
 /// Stands for the text of a message; templates may ask whether there is any.

@@ -58,6 +58,7 @@ pub(crate) struct Names {
 }
 
 /// A piece of a prompt.
+#[derive(Clone, Copy)]
 pub(crate) enum Piece<'a> {
     /// Written by the model's owner: special tokens are parsed.
     Trusted(&'a str),
@@ -151,6 +152,14 @@ impl Tokenizer {
     /// Whether a token ends the model's turn.
     pub(crate) fn is_end(&self, token: u32) -> bool {
         self.end.contains(&token)
+    }
+
+    /// Tokens that end the model's turn, in order.
+    pub(crate) fn ends(&self) -> Vec<u32> {
+        let mut ends: Vec<_> =
+            self.end.iter().copied().filter(|id| (*id as usize) < self.bytes.len()).collect();
+        ends.sort_unstable();
+        ends
     }
 
     /// The text of a token; nothing for control tokens.

@@ -108,7 +108,7 @@ fn prompt(stream: usize) -> String {
 fn in_process(engine: &Engine) -> anyhow::Result<Vec<Stream>> {
     let (done, ends) = std::sync::mpsc::channel();
     for stream in 0..STREAMS {
-        let message = Message { role: Role::User, content: prompt(stream).into() };
+        let message = Message::new(Role::User, prompt(stream));
         let mut request = GenerateRequest::new(vec![message]);
         request.max_tokens = Some(usize::try_from(ANSWER)?);
         request.seed = Some(stream as u64);
@@ -126,7 +126,7 @@ fn in_process(engine: &Engine) -> anyhow::Result<Vec<Stream>> {
                 GenerateEvent::Failed(kind) => {
                     let _gone = done.send(Err(anyhow::anyhow!("{kind:?}")));
                 }
-                GenerateEvent::Working => (),
+                GenerateEvent::Working | GenerateEvent::Reading { .. } => (),
             }
             ControlFlow::Continue(())
         };
