@@ -19,6 +19,7 @@ use cocoon_enclave::platform::sim::{SimAttester, SimState};
 use cocoon_enclave::server::{Listener, serve};
 use cocoon_enclave::settings::ListenAddress;
 use cocoon_enclave::{Clock, Enclave};
+use cocoon_inference::EngineConfig;
 use tokio::sync::watch;
 
 use crate::sim_state;
@@ -77,7 +78,7 @@ impl InProcess {
         let (slot, log) = (ModelSlot::default(), EventLog::new(std::io::sink()));
         let read = slot.read(&crate::model(), None, None, &log).unwrap();
         let (node, policy, attester, clock_offset) = parts(None, read.1);
-        let config = cocoon_inference::EngineConfig::default();
+        let config = EngineConfig { kv_bytes: Some(64 << 20), ..EngineConfig::default() };
         slot.load(read, Some("m".to_owned()), (false, config), &log).unwrap();
         Self::run(node, policy, Arc::new(attester), clock_offset, slot).await
     }

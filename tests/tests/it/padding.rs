@@ -90,9 +90,8 @@ enum Fault {
     NoPadding,
 }
 
-/// The same enclave, attested as it is, whose answers are changed on their way out.
-async fn faulty(fault: Fault) -> (InProcess, String) {
-    let enclave = InProcess::with_model().await;
+/// An address of an enclave, attested as it is, whose answers are changed on their way out.
+async fn faulty(enclave: &InProcess, fault: Fault) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let inner = Arc::clone(&enclave.enclave);
@@ -111,7 +110,7 @@ async fn faulty(fault: Fault) -> (InProcess, String) {
             tokio::spawn(async move { http.serve_connection(io, service).await });
         }
     });
-    (enclave, address)
+    address
 }
 
 type Changed = Response<http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>>;
@@ -151,6 +150,7 @@ async fn change(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_not_what_was_signed_is_an_error() {
+    let enclave = InProcess::with_model().await;
     let ask = async |session: &AttestedSession, words: usize| {
         let mut answer = session.post(CHAT, &question("m", words, 4)).await?;
         answer.collect(1 << 20).await.map(|_body| answer.body.receipt().cloned())
@@ -163,7 +163,7 @@ async fn an_answer_that_is_not_what_was_signed_is_an_error() {
         (Fault::Cuts, Some(ReceiptError::OtherResponse)),
         (Fault::OldReceipt, Some(ReceiptError::OtherRequest)),
     ] {
-        let (enclave, address) = faulty(fault).await;
+        let address = faulty(&enclave, fault).await;
         let session = connect(&address, enclave.policy()).await.unwrap().without_padding();
         if fault == Fault::OldReceipt {
             ask(&session, 1).await.unwrap();
@@ -174,7 +174,7 @@ async fn an_answer_that_is_not_what_was_signed_is_an_error() {
             (got, want) => panic!("{fault:?}: {:?}, not {want:?}", got.map(|_| ())),
         }
     }
-    let (enclave, address) = faulty(Fault::NoReceipt).await;
+    let address = faulty(&enclave, Fault::NoReceipt).await;
     let session = connect(&address, enclave.policy()).await.unwrap().without_padding();
     let error = ask(&session, 1).await.err().unwrap();
     assert!(error.to_string().contains("without a receipt"), "{error}");
@@ -183,7 +183,8 @@ async fn an_answer_that_is_not_what_was_signed_is_an_error() {
 /// A padding that was asked for and is not given is noticed before the answer is.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_enclave_that_does_not_pad_is_noticed() {
-    let (enclave, address) = faulty(Fault::NoPadding).await;
+    let enclave = InProcess::with_model().await;
+    let address = faulty(&enclave, Fault::NoPadding).await;
     let session = connect(&address, enclave.policy()).await.unwrap();
     let error = session.post(CHAT, &question("m", 1, 1)).await.err().unwrap();
     assert!(error.to_string().contains("not padded"), "{error}");
