@@ -170,7 +170,7 @@ fn calls_are_of_known_tools_with_their_arguments() {
             assert!(!allows(&tools(several), &wrong), "{wrong}");
         }
     }
-    let most = vec![y.as_str(); MAX_CALLS].join("\n");
+    let most = [y.as_str(); MAX_CALLS].join("\n");
     assert!(allows(&tools(true), &most) && !allows(&tools(true), &format!("{most}\n{y}")));
     for seed in 0..10 {
         let text = wander(compile(&tools(false)).unwrap().copy().as_mut(), seed);
