@@ -38,6 +38,19 @@ test("a stream can be left", async () => {
   assert.ok((await chat({ max_tokens: 1 })).choices.length);
 });
 
+test("json_schema, tools, n, responses", async () => {
+  const schema = { type: "object", properties: { age: { type: "integer" } }, required: ["age"], additionalProperties: false };
+  const format = { type: "json_schema", json_schema: { name: "age", schema, strict: true } };
+  const person = JSON.parse((await chat({ response_format: format, max_tokens: 40 })).choices[0].message.content);
+  assert.ok(Number.isInteger(person.age));
+  const tool = { type: "function", function: { name: "set_age", parameters: schema } };
+  const called = await chat({ tools: [tool], tool_choice: "required", max_tokens: 60 });
+  assert.equal(called.choices[0].message.tool_calls[0].function.name, "set_age");
+  assert.equal((await chat({ n: 2, temperature: 1.2 })).choices.length, 2);
+  const response = await client.responses.create({ model, input: "What is a rainbow?", max_output_tokens: 8 });
+  assert.ok(response.output_text.length);
+});
+
 test("errors are those of the library", async () => {
   const refused = async (kind, param, code, more) => {
     const error = await chat(more).then(() => null, (error) => error);

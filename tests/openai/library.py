@@ -71,6 +71,89 @@ class Chat(unittest.TestCase):
         self.assertTrue(chat(messages=more).choices[0].message.content)
 
 
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather in a city",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "maxLength": 20}, "unit": {"enum": ["C", "F"]}},
+            "required": ["city", "unit"],
+            "additionalProperties": False,
+        },
+    },
+}
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0, "maximum": 150}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+class Formats(unittest.TestCase):
+    def test_n(self):
+        whole = chat(n=3, temperature=1.2, seed=5)
+        self.assertEqual([choice.index for choice in whole.choices], [0, 1, 2])
+        self.assertEqual(len({choice.message.content for choice in whole.choices}), 3)
+        self.assertEqual(whole.usage.completion_tokens, 36)
+        texts = ["", "", ""]
+        for chunk in chat(n=3, temperature=1.2, seed=5, stream=True):
+            for choice in chunk.choices:
+                texts[choice.index] += choice.delta.content or ""
+        self.assertEqual(texts, [choice.message.content for choice in whole.choices])
+
+    def test_json_schema(self):
+        wanted = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON, "strict": True}}
+        answer = chat(response_format=wanted, max_tokens=60, messages=[{"role": "user", "content": "Invent a person."}])
+        self.assertEqual(answer.choices[0].finish_reason, "stop")
+        person = json.loads(answer.choices[0].message.content)
+        self.assertEqual(set(person), {"name", "age"})
+        self.assertTrue(len(person["name"]) <= 12 and 0 <= person["age"] <= 150)
+        with self.assertRaises(openai.BadRequestError) as caught:
+            chat(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": 7}}})
+        self.assertEqual(caught.exception.code, "invalid_json_schema")
+
+    def test_tools(self):
+        forced = {"type": "function", "function": {"name": "get_weather"}}
+        question = [{"role": "user", "content": "How is the weather in Paris?"}]
+        wanted = {"messages": question, "tools": [WEATHER], "tool_choice": forced, "max_tokens": 80}
+        choice = chat(**wanted).choices[0]
+        self.assertEqual(choice.finish_reason, "tool_calls")
+        call = choice.message.tool_calls[0]
+        self.assertEqual((call.type, call.function.name), ("function", "get_weather"))
+        arguments = json.loads(call.function.arguments)
+        self.assertIn(arguments["unit"], ("C", "F"))
+        streamed = {"name": "", "arguments": ""}
+        for chunk in chat(stream=True, **wanted):
+            for part in chunk.choices[0].delta.tool_calls or [] if chunk.choices else []:
+                streamed["name"] += part.function.name or ""
+                streamed["arguments"] += part.function.arguments or ""
+        self.assertEqual(streamed, {"name": "get_weather", "arguments": call.function.arguments})
+        result = {"role": "tool", "tool_call_id": call.id, "content": "18 degrees"}
+        after = chat(messages=[*question, choice.message, result], tools=[WEATHER])
+        self.assertTrue(after.choices[0].message.content)
+
+    def test_completions(self):
+        wanted = {"model": MODEL, "prompt": "A rainbow is", "temperature": 0, "max_tokens": 8}
+        whole = client.completions.create(**wanted)
+        self.assertEqual(whole.object, "text_completion")
+        text = "".join(chunk.choices[0].text for chunk in client.completions.create(stream=True, **wanted))
+        self.assertEqual(text, whole.choices[0].text)
+
+    def test_responses(self):
+        wanted = {"model": MODEL, "input": "What is a rainbow?", "temperature": 0, "max_output_tokens": 12}
+        whole = client.responses.create(store=False, **wanted)
+        self.assertEqual((whole.object, whole.usage.output_tokens), ("response", 12))
+        self.assertIn("rainbow", whole.output_text.lower())
+        text, last = "", None
+        for event in client.responses.create(stream=True, **wanted):
+            text += event.delta if event.type == "response.output_text.delta" else ""
+            last = event.type
+        self.assertEqual((text, last), (whole.output_text, "response.incomplete"))
+
+
 class Errors(unittest.TestCase):
     def refused(self, kind, param, code, **wanted):
         with self.assertRaises(kind) as caught:

@@ -78,7 +78,8 @@ impl InProcess {
         let (slot, log) = (ModelSlot::default(), EventLog::new(std::io::sink()));
         let read = slot.read(&crate::model(), None, None, &log).unwrap();
         let (node, policy, attester, clock_offset) = parts(None, read.1);
-        let config = EngineConfig { kv_bytes: Some(64 << 20), ..EngineConfig::default() };
+        let mut config = EngineConfig::default();
+        config.kv_bytes = Some(64 << 20);
         slot.load(read, Some("m".to_owned()), (false, config), &log).unwrap();
         Self::run(node, policy, Arc::new(attester), clock_offset, slot).await
     }
