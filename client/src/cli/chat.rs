@@ -4,7 +4,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use cocoon_client::{AttestedSession, ChatEvent, ChatRequest, connect};
+use cocoon_client::{AttestedSession, ChatEvent, ChatRequest, FinishReason, connect};
 
 use super::output::{self, Progress};
 use super::{Target, table, verify};
@@ -97,7 +97,7 @@ async fn stream(session: &AttestedSession, request: &ChatRequest) -> anyhow::Res
     while let Some(event) = answer.next().await? {
         match event {
             ChatEvent::Text(text) => output::piece(&text).context("nobody reads the answer")?,
-            ChatEvent::Finished(reason) if reason == "length" => {
+            ChatEvent::Finished(FinishReason::Length) => {
                 output::line("");
                 output::note("(the answer was cut at the limit of tokens)");
             }
