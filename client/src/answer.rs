@@ -11,9 +11,11 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use ring::digest::{Context, SHA256};
 use serde::Deserialize;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::pool::Busy;
 use crate::session::{AttestedSession, uri};
 
 /// As the enclave: a request is not filled up beyond what it takes.
@@ -47,6 +49,10 @@ pub struct AnswerBody {
     hash: Context,
     signed: Option<Vec<u8>>,
     receipt: Option<ReceiptBundle>,
+    /// When it must be whole.
+    deadline: Option<Instant>,
+    /// Counts it among the requests of an endpoint.
+    busy: Option<Busy>,
 }
 
 /// What stands before a padded body.
@@ -96,6 +102,14 @@ impl AttestedSession {
 }
 
 impl Answer {
+    /// Of a request that computes nothing: it is not padded and has no receipt.
+    pub(crate) fn plain(session: AttestedSession, response: Response<Incoming>) -> Self {
+        let (parts, incoming) = response.into_parts();
+        let mut body = AnswerBody::new(session, Digest([0; 32]), incoming, false);
+        body.is_answer = false;
+        Self { status: parts.status, headers: parts.headers, body }
+    }
+
     async fn begin(
         session: AttestedSession,
         request: Digest,
@@ -103,17 +117,7 @@ impl Answer {
         is_padded: bool,
     ) -> Result<Self, Error> {
         let (parts, incoming) = response.into_parts();
-        let mut body = AnswerBody {
-            session,
-            is_answer: true,
-            request,
-            incoming: Some(incoming),
-            cells: is_padded.then(Cells::default),
-            ready: VecDeque::new(),
-            hash: Context::new(&SHA256),
-            signed: None,
-            receipt: None,
-        };
+        let mut body = AnswerBody::new(session, request, incoming, is_padded);
         let (status, headers) = if is_padded { body.head().await? } else { (parts.status, parts.headers) };
         body.is_answer = status == StatusCode::OK;
         Ok(Self { status, headers, body })
@@ -142,10 +146,36 @@ impl Answer {
 }
 
 impl AnswerBody {
+    fn new(session: AttestedSession, request: Digest, incoming: Incoming, is_padded: bool) -> Self {
+        Self {
+            session,
+            is_answer: true,
+            request,
+            incoming: Some(incoming),
+            cells: is_padded.then(Cells::default),
+            ready: VecDeque::new(),
+            hash: Context::new(&SHA256),
+            signed: None,
+            receipt: None,
+            deadline: None,
+            busy: None,
+        }
+    }
+
+    /// When it must be whole; later there is only [`Error::Timeout`].
+    pub(crate) fn until(&mut self, deadline: Option<Instant>) {
+        self.deadline = deadline;
+    }
+
+    /// Keeps the count of requests up until this is dropped or at its end.
+    pub(crate) fn hold(&mut self, busy: Busy) {
+        self.busy = Some(busy);
+    }
+
     /// The next bytes; `None` at the end, once the receipt was verified.
     ///
     /// # Errors
-    /// [`Error::BadAnswer`] if it breaks off, [`Error::Receipt`] if what came is not what the enclave signed.
+    /// [`Error::BadAnswer`] if it breaks off, [`Error::Receipt`] if what came is not what the enclave signed, [`Error::Timeout`].
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             if let Some(bytes) = self.ready.pop_front() {
@@ -154,6 +184,7 @@ impl AnswerBody {
             }
             if !self.more().await? {
                 self.verify().await?;
+                self.busy = None;
                 return Ok(None);
             }
         }
@@ -177,7 +208,13 @@ impl AnswerBody {
     /// Takes what comes next; `false` at the end.
     async fn more(&mut self) -> Result<bool, Error> {
         let Some(incoming) = &mut self.incoming else { return Ok(false) };
-        let Some(frame) = incoming.frame().await else {
+        let frame = match self.deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, incoming.frame())
+                .await
+                .map_err(|_elapsed| Error::Timeout("answer"))?,
+            None => incoming.frame().await,
+        };
+        let Some(frame) = frame else {
             self.incoming = None;
             return match &self.cells {
                 Some(_) => Err(Error::BadAnswer("it broke off before its end")),
@@ -265,7 +302,7 @@ fn headers(all: BTreeMap<String, String>) -> HeaderMap {
     all.into_iter().filter_map(header).collect()
 }
 
-/// For fuzzing: cells, the head in them, and the events behind it.
+/// For fuzzing: cells, the head in them, the events behind it, and what is in those.
 pub(crate) fn take_apart(bytes: &[u8]) {
     let Ok(cells) = Cells::default().push(bytes) else { return };
     let mut all = Vec::new();
@@ -275,6 +312,7 @@ pub(crate) fn take_apart(bytes: &[u8]) {
         }
     }
     if let Ok(Some((_, body))) = Head::parse(&all) {
-        let _any = crate::sse::Events::default().push(body);
+        let events = crate::sse::Events::default().push(body).unwrap_or_default();
+        let _any = events.iter().filter(|event| crate::chat::is_chunk(event)).count();
     }
 }

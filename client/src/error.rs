@@ -5,6 +5,8 @@ use cocoon_attestation::receipt::ReceiptError;
 use cocoon_attestation::result::{Rejection, Report};
 use serde::Deserialize;
 
+use crate::pool::EndpointFailure;
+
 #[derive(Deserialize)]
 struct Outer {
     error: OpenAi,
@@ -58,6 +60,15 @@ pub enum Error {
         /// OpenAI's error code, if there is one.
         code: Option<String>,
     },
+    /// No endpoint of a [`crate::Client`] can be used; nothing was sent to any.
+    #[error("no enclave can be used, and nothing was sent to one. {}", each(.0))]
+    NoneVerified(Vec<EndpointFailure>),
+    /// No verified enclave has this model; nothing was sent to any.
+    #[error("no verified enclave serves this model; GET /v1/models lists those that are served")]
+    NoSuchModel,
+    /// What was waited for did not come in the time that the caller gave it.
+    #[error("no {0} in time; the limit is the caller's own")]
+    Timeout(&'static str),
     /// The answer is not as specified.
     #[error("the enclave's answer cannot be read: {0}")]
     BadAnswer(&'static str),
@@ -67,17 +78,22 @@ pub enum Error {
 }
 
 impl Error {
-    /// The appraisal, if the enclave was refused because of its evidence.
+    /// The appraisal, if the enclave was refused because of its evidence; of several, the first that was.
     #[must_use]
     pub fn report(&self) -> Option<Report> {
         match self {
             Self::Rejected(rejection) => Some((*rejection.report).clone()),
             Self::Malformed(error) => Some(Report::malformed(error)),
             Self::NotAnEnclave { why, .. } => Some(Report::not_an_enclave(why)),
+            Self::NoneVerified(failures) => {
+                failures.iter().find_map(|failure| failure.report.as_deref().cloned())
+            }
             Self::Unreachable { .. }
             | Self::Receipt(_)
             | Self::Ended(_)
             | Self::Api { .. }
+            | Self::NoSuchModel
+            | Self::Timeout(_)
             | Self::BadAnswer(_)
             | Self::Misuse(_) => None,
         }
@@ -86,7 +102,17 @@ impl Error {
     /// Whether the other side failed verification, as opposed to: could not be told.
     #[must_use]
     pub fn is_rejection(&self) -> bool {
-        matches!(self, Self::Rejected(_) | Self::Malformed(_) | Self::NotAnEnclave { .. } | Self::Receipt(_))
+        match self {
+            Self::Rejected(_) | Self::Malformed(_) | Self::NotAnEnclave { .. } | Self::Receipt(_) => true,
+            Self::NoneVerified(failures) => failures.iter().any(|failure| failure.report.is_some()),
+            Self::Unreachable { .. }
+            | Self::Ended(_)
+            | Self::Api { .. }
+            | Self::NoSuchModel
+            | Self::Timeout(_)
+            | Self::BadAnswer(_)
+            | Self::Misuse(_) => false,
+        }
     }
 
     pub(crate) fn unreachable(endpoint: &str, why: impl ToString) -> Self {
@@ -122,6 +148,11 @@ impl Error {
             | _ => not_an_enclave(),
         }
     }
+}
+
+fn each(failures: &[EndpointFailure]) -> String {
+    let of = |failure: &EndpointFailure| format!("{}: {}", failure.endpoint, failure.message);
+    failures.iter().map(of).collect::<Vec<_>>().join("; ")
 }
 
 impl From<cocoon_attestation::Error> for Error {

@@ -1,6 +1,7 @@
 //! Commands, exit codes, and what a person reads.
 
 mod chat;
+mod generate;
 mod inspect;
 mod output;
 mod policy;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use cocoon_client::{Error, Policy};
 
 /// Rejected: evidence, policy or verification failed.
@@ -30,6 +31,10 @@ const COULD_NOT_TELL: u8 = 2;
     after_help = "Exit codes: 0 accepted / done, 1 rejected, 2 could not tell (usage, missing file, unreachable)."
 )]
 struct Cli {
+    /// Colours: NO_COLOR turns them off at a terminal too
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto")]
+    color: output::Color,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -51,6 +56,10 @@ enum Command {
     /// Write and explain policies
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Print completions for a shell
+    Completions(generate::CompletionsArgs),
+    /// Write a man page for each command
+    Man(generate::ManArgs),
 }
 
 /// Where the enclave is, and what is accepted there.
@@ -123,7 +132,10 @@ fn default_policy() -> anyhow::Result<PathBuf> {
 }
 
 pub(crate) fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let color = output::Color::of(std::env::args_os());
+    output::set_color(color);
+    let matches = Cli::command().color(color.for_clap()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let result = tokio::runtime::Builder::new_multi_thread()
         // It serves the connection while this thread waits for a person at standard input or output.
         .worker_threads(1)
@@ -149,5 +161,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Receipt(command) => receipt::run(command),
         Command::Inspect(command) => inspect::run(command),
         Command::Policy(command) => policy::run(command),
+        Command::Completions(args) => generate::completions(&args, Cli::command()),
+        Command::Man(args) => generate::man(&args, Cli::command()),
     }
 }

@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::Subcommand;
 use cocoon_attestation::policy::{init, init_released, init_simulated};
 use cocoon_attestation::x509::Certificate;
+use serde_json::json;
 
 use super::output;
 
@@ -29,27 +30,42 @@ pub(super) enum PolicyCommand {
         /// ~/.local/state/cocoon/sim]
         #[arg(long, value_name = "DIR", requires = "sim")]
         sim_state: Option<PathBuf>,
+
+        /// Print it as JSON: the text, under "policy"
+        #[arg(long)]
+        json: bool,
     },
     /// Say in words what a policy accepts
     Explain {
         /// The policy, TOML
         #[arg(value_name = "FILE")]
         file: PathBuf,
+
+        /// Print it as JSON: the lines, under "accepts"
+        #[arg(long)]
+        json: bool,
     },
 }
 
 pub(super) fn run(command: PolicyCommand) -> anyhow::Result<()> {
     match command {
-        PolicyCommand::Init { sim: false, release: false, gpus, .. } => output::line(init(gpus).trim_end()),
-        PolicyCommand::Init { sim: false, release: true, gpus, .. } => {
-            output::line(init_released(gpus).trim_end());
+        PolicyCommand::Init { sim, gpus, release, sim_state, json } => {
+            let policy = match (sim, release) {
+                (true, _) => init_simulated(&simulated_root(sim_state)?),
+                (false, true) => init_released(gpus),
+                (false, false) => init(gpus),
+            };
+            if json {
+                return output::json(&json!({ "policy": policy }));
+            }
+            output::line(policy.trim_end());
         }
-        PolicyCommand::Init { sim: true, sim_state, .. } => {
-            output::line(init_simulated(&simulated_root(sim_state)?).trim_end());
-        }
-        PolicyCommand::Explain { file } => {
-            let policy = super::read_policy(&file)?;
-            policy.explain().iter().for_each(|line| output::line(line));
+        PolicyCommand::Explain { file, json } => {
+            let lines = super::read_policy(&file)?.explain();
+            if json {
+                return output::json(&json!({ "accepts": lines }));
+            }
+            lines.iter().for_each(|line| output::line(line));
         }
     }
     Ok(())

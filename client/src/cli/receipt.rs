@@ -6,7 +6,7 @@ use anyhow::Context;
 use cocoon_attestation::Digest;
 use cocoon_attestation::wire::{AttestResponse, EpochStatement};
 use cocoon_client::{Error, Factor, Receipt, ReceiptBundle, ReceiptError, Status};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::output;
 
@@ -21,7 +21,7 @@ pub(super) enum ReceiptCommand {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct VerifyArgs {
-    /// Receipt, as `cocoon proxy --receipts` keeps it
+    /// Receipt, as `cocoon proxy --receipts` and `cocoon chat --receipt` keep it
     #[arg(value_name = "FILE")]
     receipt: PathBuf,
 
@@ -84,21 +84,28 @@ fn body(name: &'static str, path: Option<&Path>, signed: Digest) -> anyhow::Resu
     Ok(Factor::of(name, found == signed, found.to_string(), signed.to_string(), help))
 }
 
+fn fields(receipt: &Receipt) -> Value {
+    json!({
+        "statement": receipt.statement, "request": receipt.request, "response": receipt.response,
+        "model": receipt.model, "prompt_tokens": receipt.prompt_tokens,
+        "completion_tokens": receipt.completion_tokens, "sequence": receipt.sequence,
+        "finish_reason": receipt.finish_reason,
+    })
+}
+
+/// The fields of a receipt that was verified when it came, and as `id` the SHA-256 of what the enclave signed.
+pub(super) fn of(bundle: &ReceiptBundle) -> anyhow::Result<Value> {
+    let receipt = Receipt::decode(&bundle.signed.receipt).context("the receipt")?;
+    let mut fields = fields(&receipt);
+    fields["id"] = Digest::of(&bundle.signed.receipt).to_string().into();
+    Ok(fields)
+}
+
 fn show(receipt: &Receipt, factors: &[Factor], json: bool) -> anyhow::Result<()> {
     if json {
         let accepted = factors.iter().all(|factor| factor.status != Status::Fail);
-        let result = json!({
-            "accepted": accepted,
-            "factors": factors,
-            "receipt": {
-                "statement": receipt.statement, "request": receipt.request, "response": receipt.response,
-                "model": receipt.model, "prompt_tokens": receipt.prompt_tokens,
-                "completion_tokens": receipt.completion_tokens, "sequence": receipt.sequence,
-                "finish_reason": receipt.finish_reason,
-            },
-        });
-        output::line(&serde_json::to_string_pretty(&result).context("cannot write JSON")?);
-        return Ok(());
+        let result = json!({ "accepted": accepted, "factors": factors, "receipt": fields(receipt) });
+        return output::json(&result);
     }
     for factor in factors {
         let status = match factor.status {
@@ -106,7 +113,7 @@ fn show(receipt: &Receipt, factors: &[Factor], json: bool) -> anyhow::Result<()>
             Status::Fail => "FAIL",
             Status::Unchecked => "unchecked",
         };
-        output::line(&format!("{status:<9} {:<18} {}", factor.name, factor.got.as_deref().unwrap_or("-")));
+        output::finding(&format!("{status:<9} {:<18} {}", factor.name, factor.got.as_deref().unwrap_or("-")));
     }
     output::line(&format!("model     {}", receipt.model));
     output::line(&format!(

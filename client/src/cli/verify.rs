@@ -48,13 +48,12 @@ fn save(path: &Path, response: &[u8]) -> anyhow::Result<()> {
 
 pub(super) fn show(report: &Report, json: bool) -> anyhow::Result<()> {
     if json {
-        output::line(&serde_json::to_string_pretty(report).context("cannot write JSON")?);
-        return Ok(());
+        return output::json(report);
     }
-    table::lines(report).iter().for_each(|line| output::line(line));
-    output::line(&table::summary(report));
+    table::lines(report).iter().for_each(|line| output::finding(line));
+    output::finding(&table::summary(report));
     if let Some(warning) = table::warning(report) {
-        output::note(warning);
+        output::note_finding(warning);
     }
     Ok(())
 }
@@ -63,6 +62,6 @@ pub(super) fn show(report: &Report, json: bool) -> anyhow::Result<()> {
 pub(super) fn show_failures(error: &Error) {
     if let Some(report) = error.report() {
         let failures = Report { factors: report.failures().cloned().collect(), ..report };
-        table::lines(&failures).iter().for_each(|line| output::note(line));
+        table::lines(&failures).iter().for_each(|line| output::note_finding(line));
     }
 }

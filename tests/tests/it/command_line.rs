@@ -1,5 +1,6 @@
 //! `cocoon`: what others call it for.
 
+use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
 use cocoon_attestation::wire::AttestResponse;
@@ -230,4 +231,177 @@ fn the_engine_can_be_measured_without_network() {
         assert_eq!(refused.status.code(), Some(2), "{arguments:?}");
         assert!(stderr(&refused).contains(says), "{arguments:?}: {}", stderr(&refused));
     }
+}
+
+/// Runs `cocoon` with this on its standard input.
+fn cocoon_told(args: &[&str], input: &str) -> Output {
+    let mut child = Command::new(binary("cocoon"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn chat_as_json_has_the_documented_shape_and_a_receipt() {
+    let enclave = EnclaveProcess::start(&[]);
+    let (policy, dir) = (enclave.policy(), tempfile::tempdir().unwrap());
+    let receipt = dir.path().join("receipt");
+    let receipt = receipt.to_str().unwrap();
+    let common = ["chat", &enclave.address, "--policy", &policy, "--max-tokens", "8", "--temperature", "0"];
+    let ask = |more: &[&str]| {
+        let output = cocoon(&[&common[..], &["What is a rainbow?", "--json"], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        json(&output)
+    };
+    let answer = ask(&["--receipt", receipt]);
+    assert!(answer["text"].as_str().unwrap().contains("rainbow"), "{answer}");
+    assert_eq!(
+        (&answer["finish_reason"], &answer["usage"]["completion_tokens"]),
+        (&"length".into(), &8.into())
+    );
+    assert_eq!(answer["receipt"]["id"].as_str().unwrap().len(), 64);
+    let verified = json(&cocoon(&["receipt", "verify", receipt, "--json"]));
+    assert_eq!(verified["accepted"], true);
+    for field in ["statement", "request", "response", "model", "prompt_tokens", "sequence", "finish_reason"] {
+        assert_eq!(verified["receipt"][field], answer["receipt"][field], "{field}");
+    }
+    let told = ask(&["--system", "You answer in French."]);
+    assert_ne!(told["usage"]["prompt_tokens"], answer["usage"]["prompt_tokens"]);
+}
+
+#[test]
+fn a_conversation_remembers_until_it_starts_over() {
+    let enclave = EnclaveProcess::start(&[]);
+    let policy = enclave.policy();
+    let common = [
+        "chat",
+        &enclave.address,
+        "--policy",
+        &policy,
+        "--max-tokens",
+        "8",
+        "--temperature",
+        "0",
+        "--interactive",
+    ];
+    let talk = |input: &str| {
+        let output = cocoon_told(&common, input);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        (String::from_utf8(output.stdout.clone()).unwrap(), stderr(&output))
+    };
+    let lines = |text: &str| text.lines().filter(|line| !line.is_empty()).count();
+    let question = "What is a rainbow?";
+    let (said, notes) =
+        talk(&format!("{question}\n\nAnd why?\n/help\n/nothing\n/new\n{question}\n/quit\nnot asked\n"));
+    assert!(notes.contains("/new") && notes.contains("no such command"), "{notes}");
+    let (alone, _) = talk(&format!("{question}\n"));
+    assert!(lines(&alone) > 0 && said.starts_with(&alone) && said.ends_with(&alone), "{said:?}, {alone:?}");
+    // The second question was asked with the first one and its answer before it.
+    let (without, _) = talk("And why?\n");
+    let middle = &said[alone.len()..said.len() - alone.len()];
+    assert!(!middle.is_empty() && middle != without, "{middle:?}");
+    // What goes wrong with one question does not end the conversation; nor does it stay in it.
+    let long = "rainbow ".repeat(9000);
+    let (said, notes) = talk(&format!("{long}\n{question}\n"));
+    assert!(said == alone && notes.contains("cocoon: the enclave answers 400"), "{notes}");
+    assert!(!notes.contains("rainbow rainbow"));
+}
+
+#[test]
+fn ctrl_c_stops_the_answer_and_not_the_program() {
+    let enclave = EnclaveProcess::start(&[]);
+    let mut child = Command::new(binary("cocoon"))
+        .args(["chat", &enclave.address, "--policy", &enclave.policy(), "--interactive"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    stdin.write_all(b"Write a very long story about a lighthouse.\n").unwrap();
+    // It speaks.
+    std::io::Read::read_exact(&mut stdout, &mut [0; 8]).unwrap();
+    let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let rest = std::thread::spawn(move || std::io::read_to_string(stdout).unwrap());
+    let mut notes = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("(stopped)") {
+        line.clear();
+        assert!(std::io::BufRead::read_line(&mut notes, &mut line).unwrap() > 0, "it ended");
+    }
+    assert!(child.try_wait().unwrap().is_none(), "it ended");
+    stdin.write_all(b"/new\n/help\n").unwrap();
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+    assert!(std::io::read_to_string(notes).unwrap().contains("/help"));
+    rest.join().unwrap();
+}
+
+#[test]
+fn colours_are_for_terminals_or_by_request() {
+    let evidence = cocoon_tests::repository().join("docs/examples/policy.toml");
+    let broken = ["inspect", "bundle", evidence.to_str().unwrap()];
+    let has = |output: &Output| output.stdout.contains(&0x1b) || output.stderr.contains(&0x1b);
+    assert!(!has(&cocoon(&broken)) && !has(&cocoon(&["--help"])));
+    assert!(has(&cocoon(&[&broken[..], &["--color", "always"]].concat())));
+    assert!(has(&cocoon(&["--color=always", "--help"])) && has(&cocoon(&["--color=always", "verfy"])));
+    assert!(!has(&cocoon(&["--color=never", "verfy"])));
+    assert_eq!(cocoon(&["--color", "pink", "verify"]).status.code(), Some(2));
+}
+
+#[test]
+fn mistakes_are_met_with_what_was_meant() {
+    assert!(stderr(&cocoon(&["verfy"])).contains("'verify'"));
+    assert!(stderr(&cocoon(&["verify", "enclave:1", "--polcy", "x"])).contains("'--policy'"));
+}
+
+#[test]
+fn completions_and_man_pages_know_every_command() {
+    for (shell, mark) in [("bash", "complete -F"), ("zsh", "#compdef cocoon"), ("fish", "complete -c cocoon")]
+    {
+        let script = String::from_utf8(cocoon(&["completions", shell]).stdout).unwrap();
+        assert!(script.contains(mark), "{shell}");
+        for word in ["chat", "verify", "proxy", "receipt", "inspect", "max-tokens"] {
+            assert!(script.contains(word), "{shell} does not know {word}");
+        }
+    }
+    let bash = cocoon(&["completions", "bash"]).stdout;
+    let checked = Command::new("bash").arg("-n").arg("/dev/stdin").stdin(Stdio::piped()).spawn();
+    if let Ok(mut checked) = checked {
+        checked.stdin.take().unwrap().write_all(&bash).unwrap();
+        assert!(checked.wait().unwrap().success(), "bash does not understand it");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let man = dir.path().join("man1");
+    assert!(cocoon(&["man", man.to_str().unwrap()]).status.success());
+    for (page, says) in [
+        ("cocoon.1", "Exit codes"),
+        ("cocoon-chat.1", "interactive"),
+        ("cocoon-receipt-verify.1", "session"),
+        ("cocoon-inspect-snp.1", "report"),
+    ] {
+        assert!(std::fs::read_to_string(man.join(page)).unwrap().contains(says), "{page}");
+    }
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    assert_eq!(cocoon(&["man", file.to_str().unwrap()]).status.code(), Some(2));
+}
+
+#[test]
+fn policies_come_as_json_too() {
+    let init = json(&cocoon(&["policy", "init", "--json"]));
+    assert_eq!(init["policy"], cocoon_attestation::policy::init(0));
+    let policy = cocoon_tests::repository().join("docs/examples/policy.toml");
+    let explained = json(&cocoon(&["policy", "explain", policy.to_str().unwrap(), "--json"]));
+    let shown = cocoon(&["policy", "explain", policy.to_str().unwrap()]);
+    assert!(explained["accepts"].as_array().unwrap().len() > 3);
+    let lines =
+        explained["accepts"].as_array().unwrap().iter().map(|line| format!("{}\n", line.as_str().unwrap()));
+    assert_eq!(lines.collect::<String>().into_bytes(), shown.stdout);
 }

@@ -173,6 +173,8 @@ fn flags_in_the_documents_exist() {
     let all = [
         help("cocoon", &[]),
         help("cocoon", &["chat"]),
+        help("cocoon", &["completions"]),
+        help("cocoon", &["man"]),
         help("cocoon", &["verify"]),
         help("cocoon", &["proxy"]),
         help("cocoon", &["receipt", "verify"]),

@@ -1,12 +1,11 @@
 //! What goes wrong, as OpenAI clients expect it.
 
-use cocoon_client::Error;
+use cocoon_client::{EndpointFailure, Error};
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::http::{Body, json_response};
-use super::upstreams::Failure;
 
 /// One error.
 #[derive(Debug)]
@@ -54,23 +53,15 @@ impl Problem {
 }
 
 /// No enclave passes: nothing was sent to any.
-pub(super) fn none_verified(failures: Vec<Failure>) -> Problem {
-    let upstream = |failure: &Failure| {
+fn none_verified(message: String, failures: &[EndpointFailure]) -> Problem {
+    let upstream = |failure: &EndpointFailure| {
         let factors: Vec<&str> =
             failure.report.iter().flat_map(|report| report.failures().map(|f| f.name)).collect();
         json!({ "endpoint": failure.endpoint, "message": failure.message, "failed_factors": factors })
     };
-    let of = |failure: &Failure| format!("{}: {}", failure.endpoint, failure.message);
-    let all: Vec<String> = failures.iter().map(of).collect();
-    let message = format!("no enclave can be used, and nothing was sent to one. {}", all.join("; "));
     let upstreams = failures.iter().map(upstream).collect();
     let code = "no_verified_enclave".to_owned();
     Problem { status: StatusCode::SERVICE_UNAVAILABLE, code, message, upstreams }
-}
-
-pub(super) fn no_such_model() -> Problem {
-    let message = "no verified enclave serves this model; GET /v1/models lists those that are served";
-    Problem::new(StatusCode::NOT_FOUND, "model_not_found", message)
 }
 
 pub(super) fn unauthorized() -> Problem {
@@ -87,15 +78,20 @@ pub(super) fn too_large(max: usize) -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("the body has more than {max} bytes"))
 }
 
-/// An enclave was asked and failed.
+/// What the client says in place of an answer.
 pub(super) fn failed(error: &Error) -> Problem {
     if let Error::Api { status, message, code } = error {
         let status = StatusCode::from_u16(*status).ok().filter(|status| !status.is_success());
         let code = code.as_deref().unwrap_or("upstream_error");
         return Problem::new(status.unwrap_or(StatusCode::BAD_GATEWAY), code, message.clone());
     }
+    if let Error::NoneVerified(failures) = error {
+        return none_verified(error.to_string(), failures);
+    }
     let (status, code) = if matches!(error, Error::Receipt(_)) {
         (StatusCode::BAD_GATEWAY, "receipt_rejected")
+    } else if matches!(error, Error::NoSuchModel) {
+        (StatusCode::NOT_FOUND, "model_not_found")
     } else if error.is_rejection() {
         (StatusCode::SERVICE_UNAVAILABLE, "enclave_rejected")
     } else {

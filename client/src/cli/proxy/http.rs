@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cocoon_client::{Answer, Error};
+use cocoon_client::{Answer, Client, EndpointStatus, Error};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
@@ -20,7 +20,6 @@ use zeroize::Zeroizing;
 
 use super::errors::{self, Problem};
 use super::receipts;
-use super::upstreams::{Busy, Refusal, Upstreams};
 
 /// As the enclave.
 const MAX_BODY: usize = 2 * 1024 * 1024;
@@ -35,7 +34,7 @@ pub(super) type Body = BoxBody<Bytes, std::io::Error>;
 
 /// The proxy.
 pub(super) struct Proxy {
-    pub(super) upstreams: Upstreams,
+    pub(super) client: Client,
     /// Whoever asks must know it.
     pub(super) token: Option<Zeroizing<String>>,
     /// Where receipts are kept.
@@ -45,7 +44,6 @@ pub(super) struct Proxy {
 /// What of a request the proxy looks at.
 #[derive(Deserialize)]
 struct Peek {
-    model: Option<String>,
     #[serde(default)]
     stream: bool,
 }
@@ -68,8 +66,8 @@ impl Proxy {
                 self.model(path.trim_start_matches("/v1/models/")).await
             }
             (&Method::GET, "/.well-known/cocoon/attestation") => {
-                let _failures = self.upstreams.verify().await;
-                Ok(json_response(StatusCode::OK, &self.upstreams.attestation()))
+                let _failures = self.client.verify().await;
+                Ok(json_response(StatusCode::OK, &attestation(&self.client.endpoints())))
             }
             (&Method::POST, _) if path.starts_with("/v1/") => self.answer(&path, request).await,
             _ => Err(Problem::new(StatusCode::NOT_FOUND, "unknown_url", "there is nothing at this URL")),
@@ -94,14 +92,14 @@ impl Proxy {
     }
 
     async fn models(&self) -> Result<Response<Body>, Problem> {
-        let data = self.upstreams.models().await.map_err(errors::none_verified)?;
+        let data = self.client.list_models().await.map_err(|error| errors::failed(&error))?;
         Ok(json_response(StatusCode::OK, &json!({ "object": "list", "data": data })))
     }
 
     async fn model(&self, id: &str) -> Result<Response<Body>, Problem> {
-        let models = self.upstreams.models().await.map_err(errors::none_verified)?;
+        let models = self.client.list_models().await.map_err(|error| errors::failed(&error))?;
         let model = models.iter().find(|model| model["id"] == id);
-        Ok(json_response(StatusCode::OK, model.ok_or_else(errors::no_such_model)?))
+        Ok(json_response(StatusCode::OK, model.ok_or_else(|| errors::failed(&Error::NoSuchModel))?))
     }
 
     async fn answer(
@@ -110,16 +108,11 @@ impl Proxy {
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Problem> {
         let body = read(request).await?;
-        let peek = serde_json::from_slice::<Peek>(&body).unwrap_or(Peek { model: None, stream: false });
-        let posted = self.upstreams.post(path, peek.model.as_deref(), &body).await;
-        let (answer, busy) = posted.map_err(|refusal| match refusal {
-            Refusal::NoneVerified(failures) => errors::none_verified(failures),
-            Refusal::NoSuchModel => errors::no_such_model(),
-            Refusal::Failed(error) => errors::failed(&error),
-        })?;
+        let peek = serde_json::from_slice::<Peek>(&body).unwrap_or(Peek { stream: false });
+        let answer = self.client.post(path, &body).await.map_err(|error| errors::failed(&error))?;
         let receipt = self.receipts.clone().map(receipts::Place::new);
         let mut response = if peek.stream && answer.status == StatusCode::OK {
-            streamed(answer, busy, receipt.clone())
+            streamed(answer, receipt.clone())
         } else {
             whole(answer, receipt.as_ref()).await?
         };
@@ -128,6 +121,16 @@ impl Proxy {
         }
         Ok(response)
     }
+}
+
+/// What is known of each enclave, with all factors.
+fn attestation(all: &[EndpointStatus]) -> Value {
+    let one = |status: &EndpointStatus| {
+        json!({
+            "endpoint": status.endpoint, "usable": status.is_usable, "error": status.message, "result": status.report,
+        })
+    };
+    json!({ "upstreams": all.iter().map(one).collect::<Vec<_>>() })
 }
 
 /// An answer whose receipt was verified.
@@ -147,7 +150,7 @@ async fn whole(mut answer: Answer, receipt: Option<&receipts::Place>) -> Result<
 }
 
 /// An answer as it comes. Its last event goes on only when the receipt was verified.
-fn streamed(answer: Answer, busy: Busy, receipt: Option<receipts::Place>) -> Response<Body> {
+fn streamed(answer: Answer, receipt: Option<receipts::Place>) -> Response<Body> {
     let (sender, receiver) = mpsc::channel(4);
     let headers = answer.headers.clone();
     tokio::spawn(async move {
@@ -155,7 +158,6 @@ fn streamed(answer: Answer, busy: Busy, receipt: Option<receipts::Place>) -> Res
             let event = format!("data: {}\n\n", errors::failed(&error).json());
             let _gone = sender.send(Ok(Frame::data(Bytes::from(event)))).await;
         }
-        drop(busy);
     });
     let mut response = Response::new(BodyExt::boxed(StreamBody::new(ReceiverStream::new(receiver))));
     let kind = headers.get(CONTENT_TYPE).cloned();

@@ -3,7 +3,6 @@
 mod errors;
 mod http;
 mod receipts;
-mod upstreams;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use std::sync::Arc;
 
 use ::http::Request;
 use anyhow::{Context, bail};
+use cocoon_client::{Client, ClientBuilder};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,7 +19,6 @@ use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
 use self::http::Proxy;
-use self::upstreams::Upstreams;
 use super::{endpoint, output, policy_at};
 
 /// Somebody has to be able to read it aloud, nobody to guess it.
@@ -50,6 +49,10 @@ pub(super) struct ProxyArgs {
     /// Let sizes and times of requests and answers be seen: they tell the host much of a conversation
     #[arg(long)]
     no_padding: bool,
+
+    /// Print as JSON where programs find the API, once they do
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) async fn run(args: ProxyArgs) -> anyhow::Result<()> {
@@ -66,12 +69,18 @@ pub(super) async fn run(args: ProxyArgs) -> anyhow::Result<()> {
     }
     let listener = TcpListener::bind(args.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", args.listen))?;
-    let upstreams = Upstreams::new(args.upstreams, policy, !args.no_padding);
-    for failure in upstreams.verify().await {
+    let client = Client::builder().policy(policy).padding(!args.no_padding);
+    let client = args.upstreams.into_iter().fold(client, ClientBuilder::endpoint).build()?;
+    for failure in client.verify().await {
         output::note(&format!("{}: {}", failure.endpoint, output::harmless(&failure.message)));
     }
-    output::line(&format!("ready http://{}/v1", listener.local_addr().context("no address")?));
-    let proxy = Arc::new(Proxy { upstreams, token, receipts: args.receipts });
+    let base_url = format!("http://{}/v1", listener.local_addr().context("no address")?);
+    if args.json {
+        output::line(&serde_json::json!({ "base_url": base_url }).to_string());
+    } else {
+        output::line(&format!("ready {base_url}"));
+    }
+    let proxy = Arc::new(Proxy { client, token, receipts: args.receipts });
     tokio::select! {
         () = serve(listener, proxy) => Ok(()),
         stopped = tokio::signal::ctrl_c() => stopped.context("cannot wait for Ctrl-C"),

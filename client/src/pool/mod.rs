@@ -1,0 +1,284 @@
+//! Several enclaves behind one handle: verified ones only, and which of them a request goes to.
+
+mod builder;
+mod endpoint;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+pub use builder::ClientBuilder;
+pub(crate) use endpoint::Busy;
+pub use endpoint::{EndpointFailure, EndpointStatus};
+
+use crate::answer::Answer;
+use crate::chat::{ChatAnswer, ChatRequest, ChatStream};
+use crate::error::Error;
+use crate::session::AttestedSession;
+use builder::Settings;
+use endpoint::Endpoint;
+
+/// How often to ask whether a model is loaded.
+const POLL: Duration = Duration::from_millis(300);
+
+/// Verified enclaves that serve the same, behind one handle. Cheap to clone; clones share their sessions.
+///
+/// A request goes to the enclave with the fewest requests of this handle among those that pass the policy and have the model. If that one
+/// cannot be reached, has no place (429), or has no model loaded (503), the next one is asked, until the first bytes of an answer are
+/// there. An enclave that fails is left alone for half a second, then a second, at most half a minute; then it is verified anew.
+#[derive(Clone, Debug)]
+pub struct Client(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    endpoints: Vec<Arc<Endpoint>>,
+    settings: Settings,
+}
+
+/// A model that enclaves serve.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct Model {
+    /// Its name, for [`ChatRequest::new`].
+    pub id: String,
+    /// Tokens of prompt and answer together, at most.
+    pub context_length: Option<u64>,
+    /// SHA-256 of its manifest, in hex: what a policy names.
+    pub manifest_digest: Option<String>,
+}
+
+/// What of a request the handle looks at.
+#[derive(Deserialize)]
+struct Peek {
+    model: Option<String>,
+}
+
+impl Client {
+    /// Says which enclaves, and what is accepted there.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// Verifies the enclaves that were not, or not successfully, if it is their time; why some cannot be used.
+    pub async fn verify(&self) -> Vec<EndpointFailure> {
+        self.usable().await.1
+    }
+
+    /// What is known of each enclave. Asks nobody.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<EndpointStatus> {
+        self.0.endpoints.iter().map(|endpoint| endpoint.status()).collect()
+    }
+
+    /// The models of all verified enclaves, each once. One that is loading is not among them.
+    ///
+    /// # Errors
+    /// [`Error::NoneVerified`], [`Error::BadAnswer`].
+    pub async fn models(&self) -> Result<Vec<Model>, Error> {
+        let model = |model| serde_json::from_value(model).map_err(|_e| Error::BadAnswer("not a model"));
+        self.list_models().await?.into_iter().map(model).collect()
+    }
+
+    /// The same, as the enclaves write them.
+    ///
+    /// # Errors
+    /// [`Error::NoneVerified`].
+    pub async fn list_models(&self) -> Result<Vec<Value>, Error> {
+        let (usable, failures) = self.usable().await;
+        if usable.is_empty() {
+            return Err(Error::NoneVerified(failures));
+        }
+        let mut models: Vec<Value> = Vec::new();
+        for model in usable.iter().flat_map(|(endpoint, _)| endpoint.models()) {
+            if !models.iter().any(|known| known["id"] == model["id"]) {
+                models.push(model);
+            }
+        }
+        Ok(models)
+    }
+
+    /// The models, once there is one: enclaves can be verified before they have read theirs.
+    ///
+    /// # Errors
+    /// As [`Client::models`]; [`Error::Timeout`] after [`ClientBuilder::timeout`]; [`Error::Api`] if the engines of all broke down.
+    pub async fn ready(&self) -> Result<Vec<Model>, Error> {
+        let deadline = self.0.settings.whole.map(|whole| Instant::now() + whole);
+        let ready = async {
+            loop {
+                let models = self.models().await?;
+                if !models.is_empty() {
+                    return Ok(models);
+                }
+                self.is_hopeful().await?;
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        in_time(deadline, "model", ready).await
+    }
+
+    /// Whether there is an enclave whose engine did not break down.
+    async fn is_hopeful(&self) -> Result<(), Error> {
+        let (usable, failures) = self.usable().await;
+        if usable.is_empty() {
+            return Err(Error::NoneVerified(failures));
+        }
+        for (_, session) in usable {
+            if session.model_status().await.is_ok_and(|status| status.state != "failed") {
+                return Ok(());
+            }
+        }
+        let message = "the engine of this enclave broke down; ask another one".to_owned();
+        Err(Error::Api { status: StatusCode::SERVICE_UNAVAILABLE.as_u16(), message, code: None })
+    }
+
+    /// Asks, and returns the answer as a stream. Dropping the stream cancels the request.
+    ///
+    /// # Errors
+    /// As [`Client::post`], and [`Error::Api`].
+    pub async fn chat(&self, request: &ChatRequest) -> Result<ChatStream, Error> {
+        ChatStream::of(self.post(ChatRequest::PATH, &request.json()?).await?).await
+    }
+
+    /// Asks, and returns the whole answer once its receipt was verified. Dropping the future cancels the request.
+    ///
+    /// # Errors
+    /// As [`Client::chat`] and [`ChatStream::next`].
+    pub async fn complete(&self, request: &ChatRequest) -> Result<ChatAnswer, Error> {
+        self.chat(request).await?.collect().await
+    }
+
+    /// Posts JSON to a URL of the OpenAI API (`/v1/..`) and returns the answer as it comes, whatever its status is. After its first bytes
+    /// no other enclave is asked.
+    ///
+    /// # Errors
+    /// [`Error::NoneVerified`] and [`Error::NoSuchModel`]: then nothing was sent to anybody. Otherwise what the last enclave that was asked
+    /// said, or [`Error::Timeout`].
+    pub async fn post(&self, path: &str, json: &[u8]) -> Result<Answer, Error> {
+        let deadline = self.0.settings.whole.map(|whole| Instant::now() + whole);
+        let mut answer = in_time(deadline, "answer", self.post_or_connect_again(path, json)).await?;
+        answer.body.until(deadline);
+        Ok(answer)
+    }
+
+    /// A session that ended, as with a new TLS key or after a quarter of an hour without a request, was not sent this one.
+    async fn post_or_connect_again(&self, path: &str, json: &[u8]) -> Result<Answer, Error> {
+        match self.try_each(path, json).await {
+            Err(Error::Ended(_)) => self.try_each(path, json).await,
+            other => other,
+        }
+    }
+
+    async fn try_each(&self, path: &str, json: &[u8]) -> Result<Answer, Error> {
+        let model = serde_json::from_slice::<Peek>(json).ok().and_then(|peek| peek.model);
+        let (usable, failures) = self.usable().await;
+        if usable.is_empty() {
+            return Err(Error::NoneVerified(failures));
+        }
+        let mut last = Error::NoSuchModel;
+        for (endpoint, session) in usable {
+            if !endpoint.may_have(model.as_deref()) {
+                continue;
+            }
+            let busy = endpoint.busy();
+            let first = self.0.settings.first_byte.map(|first| Instant::now() + first);
+            match in_time(first, "first byte of an answer", first_bytes(&session, path, json)).await {
+                Ok(mut answer) if !is_elsewhere_better(&answer) => {
+                    answer.body.hold(busy);
+                    return Ok(answer);
+                }
+                Ok(answer) => last = answer.into_error().await,
+                Err(error) => {
+                    // Of an enclave that is slow, the connection stays.
+                    if !matches!(error, Error::Api { .. } | Error::Timeout(_)) {
+                        endpoint.lost(&error);
+                    }
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// The session of the least busy verified enclave.
+    pub(crate) async fn session(&self) -> Result<AttestedSession, Error> {
+        let (usable, failures) = self.usable().await;
+        usable.into_iter().next().map(|(_, session)| session).ok_or(Error::NoneVerified(failures))
+    }
+
+    /// Verifies those that were not, if it is their time. Gives those that can be used, the least busy first, and why others cannot.
+    async fn usable(&self) -> (Vec<(Arc<Endpoint>, AttestedSession)>, Vec<EndpointFailure>) {
+        let all = self.0.endpoints.iter().map(|endpoint| {
+            let (endpoint, settings) = (Arc::clone(endpoint), self.0.settings.clone());
+            tokio::spawn(async move {
+                let session = endpoint.session(settings).await;
+                session.map(|session| (endpoint, session))
+            })
+        });
+        let (mut usable, mut failures) = (Vec::new(), Vec::new());
+        for task in all.collect::<Vec<_>>() {
+            match task.await {
+                Ok(Ok(session)) => usable.push(session),
+                Ok(Err(failure)) => failures.push(failure),
+                Err(_panicked) => {}
+            }
+        }
+        usable.sort_by_key(|(endpoint, _)| endpoint.requests());
+        (usable, failures)
+    }
+}
+
+impl ChatRequest {
+    /// As it is sent.
+    pub(crate) fn json(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
+        serde_json::to_vec(self).map(Zeroizing::new).map_err(|e| Error::Misuse(e.to_string()))
+    }
+}
+
+async fn in_time<T>(
+    deadline: Option<Instant>,
+    what: &'static str,
+    step: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    match deadline {
+        Some(deadline) => {
+            tokio::time::timeout_at(deadline, step).await.map_err(|_elapsed| Error::Timeout(what))?
+        }
+        None => step.await,
+    }
+}
+
+/// Waits for the first bytes: what fails before them can be asked of another enclave.
+async fn first_bytes(session: &AttestedSession, path: &str, json: &[u8]) -> Result<Answer, Error> {
+    let mut answer = session.post(path, json).await?;
+    answer.body.wait().await?;
+    Ok(answer)
+}
+
+/// Whether another enclave may have what this one has not now: a place, its model loaded.
+fn is_elsewhere_better(answer: &Answer) -> bool {
+    matches!(answer.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+}
+
+/// How long an enclave is left alone after its `failures`-th failure.
+fn pause(failures: u32) -> Duration {
+    const FIRST: Duration = Duration::from_millis(500);
+    const LONGEST: Duration = Duration::from_secs(30);
+    FIRST.saturating_mul(1 << failures.min(10)).min(LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_half_a_minute() {
+        let seconds: Vec<f64> =
+            [0, 1, 2, 5, 6, 7, u32::MAX].map(|failures| pause(failures).as_secs_f64()).into();
+        assert_eq!(seconds, [0.5, 1.0, 2.0, 16.0, 30.0, 30.0, 30.0]);
+    }
+}
