@@ -266,7 +266,7 @@ async fn serve_model(
     read: Option<Read>,
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let (model, events) = (enclave.model.clone(), enclave.events.clone());
+    let (model, events, node) = (enclave.model.clone(), enclave.events.clone(), enclave.node.clone());
     let listener = Listener::bind(&settings.listen).await.context("cannot listen; is the address in use?")?;
     events.log(&Event::Listening { address: listener.address()? });
     #[cfg(feature = "sim")]
@@ -280,7 +280,7 @@ async fn serve_model(
     };
     let drain = Duration::from_secs(settings.drain_timeout.into());
     let serving = serve(enclave, listener, limits, stop, drain);
-    let loading = on_a_thread(move || load(&settings, &model, read, &events));
+    let loading = on_a_thread(move || load(&settings, &model, &node, read, &events));
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         () = serving.as_mut() => return Ok(()),
@@ -338,15 +338,18 @@ async fn asked(host: Option<watch::Receiver<bool>>) {
 fn load(
     settings: &Settings,
     model: &ModelSlot,
+    node: &Node,
     read: Option<Read>,
     events: &EventLog,
-) -> Result<(), ModelError> {
+) -> anyhow::Result<()> {
     let read = match read {
         Some(read) => read,
         None => model.read(&settings.model, settings.model_size, settings.model_digest, events)?,
     };
     let engine = (settings.computes_on_gpu(), engine_config(settings));
-    model.load(read, settings.model_name.clone(), engine, events)?;
+    // The GPU that computes now is the one that attested.
+    let check = || node.confirm_gpus().map_err(anyhow::Error::from);
+    model.load(read, settings.model_name.clone(), engine, events, check)?;
     events.log(&Event::Ready);
     Ok(())
 }

@@ -112,17 +112,19 @@ impl ModelSlot {
         Ok((bytes, got))
     }
 
-    /// Loads the model from the bytes that were hashed, on this machine's GPU or its processors, and starts the engine.
+    /// Loads the model from the bytes that were hashed, on this machine's GPU or its processors, and starts the engine. Requests are
+    /// answered once `check` has found nothing against it.
     ///
     /// # Errors
-    /// When the bytes are not a model that the engine can run, or there is no GPU that can be used.
-    pub fn load(
+    /// When the bytes are not a model that the engine can run, or there is no GPU that can be used; what `check` says.
+    pub fn load<E: From<ModelError>>(
         &self,
         (bytes, digest): (ModelBytes, Digest),
         name: Option<String>,
         (on_gpu, engine): (bool, EngineConfig),
         events: &EventLog,
-    ) -> Result<(), ModelError> {
+        check: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
         let unusable = |source| {
             events.log(&Event::ModelUnusable);
             ModelError::Unusable { got: digest, source }
@@ -139,6 +141,7 @@ impl ModelSlot {
             };
             broken.log(&Event::EngineBroken { reason });
         });
+        check()?;
         let context_length = engine.context_length();
         // Only one thread loads, once.
         let _first = self.0.served.set(Served { name, digest, context_length, engine });

@@ -221,6 +221,10 @@ impl Node {
     fn collect_for_epoch(&self, gpus: &Gpus, epoch: u64, spki: Digest) -> Result<GpuSet, NodeError> {
         let bound = Binding { boot_id: self.boot_id, epoch, spki, x: random()? };
         let collected = GpuSet::collect(&*gpus.attester, bound).and_then(|set| {
+            // The model runs on those of the first epoch.
+            if epoch > 0 && !self.are_those_of_the_epoch(&set) {
+                return Err(GpuError::Changed);
+            }
             gpus.attester.set_ready(true)?;
             Ok(set)
         });
@@ -246,6 +250,24 @@ impl Node {
         }
         let statement = self.statement(epoch.number, epoch.begun, spki, Some(&set)).encode();
         Ok(Epoch { statement, gpus: Some(set), ..epoch.clone() })
+    }
+
+    fn are_those_of_the_epoch(&self, set: &GpuSet) -> bool {
+        self.current().gpus.as_ref().is_some_and(|now| now.ids() == set.ids())
+    }
+
+    /// Asks the GPUs again, once a program uses them: they are those that attested before. Blocks while they attest.
+    ///
+    /// # Errors
+    /// When they do not attest, or are others.
+    pub fn confirm_gpus(&self) -> Result<(), NodeError> {
+        let Some(gpus) = &self.gpus else { return Ok(()) };
+        let _one_at_a_time = gpus.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let epoch = self.current();
+        let bound =
+            Binding { boot_id: self.boot_id, epoch: epoch.number, spki: epoch.identity.spki(), x: random()? };
+        let set = GpuSet::collect(&*gpus.attester, bound)?;
+        if self.are_those_of_the_epoch(&set) { Ok(()) } else { Err(GpuError::Changed.into()) }
     }
 
     /// Whether there are GPUs that attest.

@@ -12,7 +12,7 @@ use cocoon_client::Policy;
 use cocoon_enclave::api::Limits;
 use cocoon_enclave::attest::AttestationService;
 use cocoon_enclave::events::{EventLog, Listening};
-use cocoon_enclave::model::ModelSlot;
+use cocoon_enclave::model::{ModelError, ModelSlot};
 use cocoon_enclave::node::{Claims, Node};
 use cocoon_enclave::platform::Attester;
 use cocoon_enclave::platform::sim::{SimAttester, SimState};
@@ -79,8 +79,8 @@ impl InProcess {
         let read = slot.read(&crate::model(), None, None, &log).unwrap();
         let (node, policy, attester, clock_offset) = parts(None, read.1);
         let mut config = EngineConfig::default();
-        config.kv_bytes = Some(64 << 20);
-        slot.load(read, Some("m".to_owned()), (false, config), &log).unwrap();
+        config.kv_bytes = Some(256 << 20); // a whole context
+        slot.load(read, Some("m".to_owned()), (false, config), &log, || Ok::<_, ModelError>(())).unwrap();
         Self::run(node, policy, Arc::new(attester), clock_offset, slot).await
     }
 

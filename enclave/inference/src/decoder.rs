@@ -79,6 +79,11 @@ impl<B: Backend> Decoder<B> {
         &self.spec
     }
 
+    #[cfg(any(test, feature = "cuda"))]
+    pub(crate) fn rotary(&self) -> &Rotary {
+        &self.rotary
+    }
+
     /// Runs a batch, and `ahead` tokens more; `backend` then has what was asked for.
     pub(crate) fn step(&self, backend: &mut B, batch: &Batch<'_>, ahead: usize) -> Result<(), Error> {
         if batch.tokens.iter().any(|token| *token as usize >= self.spec.sizes.vocabulary) {

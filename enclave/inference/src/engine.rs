@@ -296,6 +296,9 @@ impl Drop for Engine {
 }
 
 fn accepts(state: &crate::scheduler::State, capacity: usize, choices: usize) -> Result<(), SubmitError> {
+    if state.broken.is_some() {
+        return Err(SubmitError::Broken);
+    }
     if state.stop_by.is_some() {
         return Err(SubmitError::Stopping);
     }

@@ -197,6 +197,9 @@ pub enum SubmitError {
     /// The operating system gave us no random bytes for a request without a seed.
     #[error("the operating system gives no random bytes; pass a seed or try again")]
     NoRandomness,
+    /// The engine broke down.
+    #[error("the engine broke down, and the enclave has to be started again; send the request elsewhere")]
+    Broken,
     /// The engine is shutting down.
     #[error("the engine is stopping; send the request elsewhere")]
     Stopping,

@@ -157,7 +157,7 @@ impl Model {
             }
             #[cfg(any(test, feature = "cuda"))]
             Weights::Gpu(decoder, device) => {
-                let backend = Gpu::new(Arc::clone(device), decoder.spec(), room)?;
+                let backend = Gpu::new(Arc::clone(device), decoder.spec(), decoder.rotary(), room)?;
                 Box::new(On { decoder: Arc::clone(decoder), backend })
             }
         })

@@ -268,7 +268,12 @@ impl<'a> Scheduler<'a> {
         let computed = computed.and_then(|()| self.advance(&shares, &mut ends));
         match computed {
             Ok(()) => (),
-            Err(error @ Error::Gpu(_)) => return Err(error), // it does not recover
+            Err(error @ Error::Gpu(_)) => {
+                // It does not recover. Those whose end was told are not told again.
+                let mut ends = ends.into_iter();
+                self.remove(|_| ends.next().flatten());
+                return Err(error);
+            }
             Err(_) => shares.iter().for_each(|(index, _)| ends[*index] = Some(End::Failed)),
         }
         self.counts.steps += 1 + ahead as u64;

@@ -4,6 +4,7 @@ use crate::error::{Error, compute};
 use candle_core::Device;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::ggml_file::qtensor_from_ggml;
+use half::{bf16, f16};
 use std::borrow::Cow;
 
 /// How the numbers of a tensor are encoded. Names and layouts: `ggml-common.h` of ggml.
@@ -101,8 +102,45 @@ pub(crate) struct RawTensor<'a> {
 impl RawTensor<'_> {
     /// The numbers that are encoded, row after row.
     pub(crate) fn numbers(&self) -> Result<Vec<f32>, Error> {
+        // Wherever they lie: candle takes plain floats only where they are aligned, and does not look.
+        let halves = || self.bytes.as_chunks().0.iter();
+        match self.encoding {
+            Encoding::F32 => {
+                return Ok(self.bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect());
+            }
+            Encoding::F16 => return Ok(halves().map(|x| f16::from_le_bytes(*x).to_f32()).collect()),
+            Encoding::Bf16 => return Ok(halves().map(|x| bf16::from_le_bytes(*x).to_f32()).collect()),
+            Encoding::Q4_0
+            | Encoding::Q4_1
+            | Encoding::Q5_0
+            | Encoding::Q5_1
+            | Encoding::Q8_0
+            | Encoding::Q4K
+            | Encoding::Q5K
+            | Encoding::Q6K => {}
+        }
         let tensor = qtensor_from_ggml(self.encoding.candle(), &self.bytes, self.shape.clone(), &Device::Cpu);
         let numbers = tensor.and_then(|tensor| tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1());
         numbers.map_err(compute)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_floats_are_read_wherever_they_lie() {
+        for (encoding, bytes) in [
+            (Encoding::F32, [1.5_f32, -2.0].map(f32::to_le_bytes).concat()),
+            (Encoding::F16, [1.5, -2.0].map(|x| f16::from_f32(x).to_le_bytes()).concat()),
+            (Encoding::Bf16, [1.5, -2.0].map(|x| bf16::from_f32(x).to_le_bytes()).concat()),
+        ] {
+            for shift in 0..4 {
+                let all = [vec![0; shift], bytes.clone()].concat();
+                let tensor = RawTensor { encoding, shape: vec![2], bytes: Cow::Borrowed(&all[shift..]) };
+                assert_eq!(tensor.numbers().unwrap(), [1.5, -2.0], "{encoding:?} at {shift}");
+            }
+        }
     }
 }

@@ -82,6 +82,7 @@ impl From<SubmitError> for ApiError {
             SubmitError::Stopping => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, message).code("stopping").retry_after(1)
             }
+            SubmitError::Broken => Self::new(StatusCode::SERVICE_UNAVAILABLE, message).code("engine_failed"),
             SubmitError::NoRandomness | _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, message),
         }
     }

@@ -11,6 +11,7 @@ async fn post(session: &AttestedSession, path: &str, body: &Value) -> (u16, Stri
     let request = Request::builder()
         .method(Method::POST)
         .uri(format!("https://enclave{path}"))
+        .header(cocoon_attestation::wire::PAD_HEADER, "0")
         .body(Full::new(Bytes::from(body.to_string())))
         .unwrap();
     let response = session.request(request).await.unwrap();

@@ -12,6 +12,7 @@ use cudarc::driver::{
 use cudarc::nvrtc::Ptx;
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Compiled for Hopper.
@@ -79,7 +80,10 @@ impl Device {
     pub(crate) fn record(&self, work: impl FnOnce() -> Result<(), Error>) -> Result<Recording, Error> {
         *self.recording.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
         let begun = self.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
-        let worked = begun.map_err(failed).and_then(|()| work());
+        let panicked = |_| Err(Error::Gpu("recording a step broke off".to_owned()));
+        let worked = begun
+            .map_err(failed)
+            .and_then(|()| catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked));
         let ended = self.stream.end_capture(CUgraphInstantiate_flags(0)).map_err(failed);
         let memory = self.recording.lock().unwrap_or_else(PoisonError::into_inner).take();
         worked?;
@@ -93,6 +97,11 @@ impl Device {
         if let Some(memory) = recording.as_mut() {
             memory.extend(buffers.iter().map(|buffer| Arc::clone(&buffer.memory)));
         }
+    }
+
+    /// Overwrites what products leave behind.
+    pub(crate) fn wipe_scratch(&self) -> Result<(), Error> {
+        self.gemm.wipe()
     }
 
     /// See [`Gemm::multiply`].
@@ -164,9 +173,9 @@ impl Transfer {
     pub(super) fn write<T: Element>(&self, to: &Pointer<'_>, values: &[T]) -> Result<(), Error> {
         same_len(to.len, values.len())?;
         self.0.context().bind_to_thread().map_err(failed)?;
-        // SAFETY: the buffer is alive and has as many values of this type. The values are not in pinned memory, so the driver has
-        // taken them when this returns (CUDA driver API, "API synchronization behavior", Memcpy).
-        unsafe { driver::memcpy_htod_async(to.address, values, self.0.cu_stream()) }.map_err(failed)
+        // SAFETY: the buffer is alive and has as many values of this type; so are the values, until the stream has come to the end.
+        unsafe { driver::memcpy_htod_async(to.address, values, self.0.cu_stream()) }.map_err(failed)?;
+        self.0.synchronize().map_err(failed)
     }
 
     pub(super) fn read<T: Element>(&self, from: &Pointer<'_>, values: &mut [T]) -> Result<(), Error> {
@@ -181,8 +190,12 @@ impl Transfer {
     /// `size`: bytes of a value.
     pub(super) fn copy(&self, to: &Pointer<'_>, from: &Pointer<'_>, size: usize) -> Result<(), Error> {
         same_len(to.len, from.len)?;
+        let bytes = (to.len * size) as u64;
+        if to.address.abs_diff(from.address) < bytes {
+            return Err(Error::Compute("a copy within the GPU onto itself".to_owned()));
+        }
         self.0.context().bind_to_thread().map_err(failed)?;
-        // SAFETY: both buffers are alive, have so many bytes, and are not the same: one is borrowed exclusively.
+        // SAFETY: both buffers are alive, have so many bytes, and do not overlap.
         unsafe { driver::memcpy_dtod_async(to.address, from.address, to.len * size, self.0.cu_stream()) }
             .map_err(failed)
     }

@@ -1,13 +1,13 @@
 //! Products of activations and weights, by cuBLASLt.
 #![expect(unsafe_code, reason = "cuBLASLt has a C interface; each block says why it is sound")]
 
-use super::buffer::{Pointer, failed};
+use super::buffer::{Buffer, Pointer, failed};
 use super::launch::Kind;
 use super::plan;
 use crate::error::Error;
 use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys;
-use cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
+use cudarc::driver::CudaStream;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,15 +28,20 @@ struct Shape {
 pub(super) struct Gemm {
     handle: Handle,
     stream: Arc<CudaStream>,
-    workspace: CudaSlice<u8>,
+    workspace: Buffer<u32>,
     products: Mutex<HashMap<Shape, Product>>,
 }
 
 impl Gemm {
     pub(super) fn new(stream: &Arc<CudaStream>) -> Result<Self, Error> {
-        let workspace = stream.alloc_zeros(WORKSPACE).map_err(failed)?;
+        let workspace = Buffer::zeros(stream, WORKSPACE / size_of::<u32>())?;
         let handle = Handle(result::create_handle().map_err(broken)?);
         Ok(Self { handle, stream: Arc::clone(stream), workspace, products: Mutex::default() })
+    }
+
+    /// Overwrites what products leave in the scratch memory.
+    pub(super) fn wipe(&self) -> Result<(), Error> {
+        self.workspace.part(0, self.workspace.len())?.clear()
     }
 
     /// `out[r][o] = sum over i of x[r][i] * weights[o][i]`, summed in f32. `out` is BF16 or f32.
@@ -68,7 +73,7 @@ impl Gemm {
     ) -> Result<(), Error> {
         self.stream.context().bind_to_thread().map_err(failed)?;
         let (one, zero) = (1_f32, 0_f32);
-        let (workspace, _nothing_to_track) = self.workspace.device_ptr(&self.stream);
+        let workspace = self.workspace.shared().address;
         let address = |pointer: &Pointer<'_>| pointer.address as *const c_void;
         // SAFETY: the descriptors are alive and for this shape; `multiply` checked that the buffers have its sizes and kinds;
         // alpha and beta are f32 on the host, as the description says; with beta 0 the output is not read. The buffers are borrowed

@@ -36,7 +36,7 @@ pub(crate) struct Gpu {
     /// Tokens that a sequence may have.
     longest: usize,
     caches: Vec<LayerCache>,
-    /// For each way to turn, cosines and sines of all positions; filled in the first step.
+    /// For each way to turn, cosines and sines of all positions.
     turns: Vec<Buffer<f32>>,
     /// All but `Scores`.
     places: Vec<Buffer<bf16>>,
@@ -61,18 +61,21 @@ pub(crate) struct Gpu {
 }
 
 impl Gpu {
-    pub(crate) fn new(device: Arc<Device>, spec: &Spec, room: Room) -> Result<Self, Error> {
+    pub(crate) fn new(device: Arc<Device>, spec: &Spec, rotary: &Rotary, room: Room) -> Result<Self, Error> {
         let sizes = spec.sizes;
         let heads = Heads { query: sizes.heads, kv: sizes.kv_heads, dim: sizes.dim, blocks: room.blocks };
         let longest = spec.context.min(room.blocks * plan::BLOCK) + AHEAD;
         let rows = room.rows.max(room.wanted).next_multiple_of(8);
         let wanted = room.wanted.next_multiple_of(8);
         let caches = (0..sizes.layers).map(|_| device.layer_cache(&heads)).collect::<Result<_, _>>()?;
+        let turns = rotary.ropes.iter().map(|rope| device.upload(&side_by_side(rotary, rope, longest)));
+        let turns = turns.collect::<Result<_, _>>()?;
         let places = Place::ALL.iter().filter(|place| **place != Place::Scores);
         let places = places.map(|place| device.zeros(rows * sizes.width(*place)));
         let places = places.collect::<Result<_, _>>()?;
         let partial = plan::partial_len(&heads, rows, longest.next_power_of_two())?;
         let one = plan::partial_len(&heads, 1, longest.next_power_of_two())?;
+        plan::attends(&heads)?;
         Ok(Self {
             caches,
             places,
@@ -87,7 +90,7 @@ impl Gpu {
             sizes,
             heads,
             longest,
-            turns: Vec::new(),
+            turns,
             rows: 0,
             gone_on: 0,
             recordings: HashMap::new(),
@@ -104,20 +107,6 @@ impl Gpu {
 
     fn scores_of(&self, rows: usize) -> Result<Buffer<f32>, Error> {
         self.scores.part(0, rows * self.sizes.vocabulary)
-    }
-
-    /// Cosines and sines side by side, as the kernel wants them.
-    fn fill_turns(&mut self, rotary: &Rotary) -> Result<(), Error> {
-        for rope in &rotary.ropes {
-            let table = rotary.table(rope, 0..self.longest);
-            let turn = |row: &[f32]| {
-                let (cosines, sines) = row.split_at(rope.dims / 2);
-                cosines.iter().zip(sines).flat_map(|(cosine, sine)| [*cosine, *sine]).collect::<Vec<_>>()
-            };
-            let turns: Vec<f32> = table.chunks_exact(rope.dims).flat_map(turn).collect();
-            self.turns.push(self.device.upload(&turns)?);
-        }
-        Ok(())
     }
 
     /// Attention of rows that are alone in their sequences, as many at a time as have room for partial results.
@@ -163,6 +152,16 @@ impl Gpu {
     }
 }
 
+/// Of each position the cosine and the sine of each angle, as the kernel wants them.
+fn side_by_side(rotary: &Rotary, rope: &crate::rotary::Rope, positions: usize) -> Vec<f32> {
+    let table = rotary.table(rope, 0..positions);
+    let turn = |row: &[f32]| {
+        let (cosines, sines) = row.split_at(rope.dims / 2);
+        cosines.iter().zip(sines).flat_map(|(cosine, sine)| [*cosine, *sine]).collect::<Vec<_>>()
+    };
+    table.chunks_exact(rope.dims).flat_map(turn).collect()
+}
+
 impl Backend for Gpu {
     const MOST_AHEAD: usize = AHEAD;
     type Memory = Arc<Device>;
@@ -185,10 +184,7 @@ impl Backend for Gpu {
         Vector::new(memory, &numbers)
     }
 
-    fn begin(&mut self, batch: &Batch<'_>, rotary: &Rotary, ahead: usize) -> Result<(), Error> {
-        if self.turns.is_empty() {
-            self.fill_turns(rotary)?;
-        }
+    fn begin(&mut self, batch: &Batch<'_>, _rotary: &Rotary, ahead: usize) -> Result<(), Error> {
         self.inputs.take(batch, ahead, TILED.contains(&self.sizes.dim))?;
         (self.rows, self.gone_on, self.known) = (self.inputs.shape.rows, 0, None);
         Ok(())
@@ -386,6 +382,7 @@ impl Computed for Gpu {
 
     fn wipe_rows(&mut self) -> Result<(), Error> {
         self.places.iter_mut().try_for_each(Buffer::clear)?;
+        self.device.wipe_scratch()?;
         self.scores.clear()?;
         self.partial.clear()?;
         self.inputs.clear()?;
@@ -408,7 +405,7 @@ impl Gpu {
             fill(&mut cache.values);
         });
         self.places.iter_mut().for_each(fill);
-        let words = [&mut self.best, &mut self.chosen, &mut self.top.1];
+        let words = [&mut self.best, &mut self.chosen, &mut self.top.1, self.inputs.all_mut()];
         words.into_iter().for_each(|buffer| buffer.write(&vec![1; buffer.len()]).unwrap());
         let floats = [&mut self.scores, &mut self.partial, &mut self.top.0];
         floats.into_iter().for_each(|buffer| buffer.write(&vec![1.0; buffer.len()]).unwrap());
@@ -435,7 +432,7 @@ impl Gpu {
             buffer.read_into(&mut values).unwrap();
             values.iter().all(|value| *value == bf16::ZERO)
         });
-        let words = [&self.best, &self.chosen, &self.top.1];
+        let words = [&self.best, &self.chosen, &self.top.1, self.inputs.all()];
         let floats = [&self.scores, &self.partial, &self.top.0];
         places
             && words.iter().all(|buffer| buffer.read().unwrap().iter().all(|word| *word == 0))

@@ -76,10 +76,22 @@ impl Inputs {
         let shape = Shape { tiles: words.tiles.len() / 4, ..shape };
         let Words { tokens, positions, slots, lengths, wanted, tables, tiles } = words;
         let parts = [&*tokens, &positions, &slots, &lengths, &wanted, &tables, &tiles];
-        let all: Zeroizing<Vec<u32>> = Zeroizing::new(parts.into_iter().flatten().copied().collect());
+        // As large as it gets, so that no part of it is left behind where it was.
+        let mut all = Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
+        parts.into_iter().for_each(|part| all.extend_from_slice(part));
         self.words.part(0, all.len())?.write(&all)?;
         self.shape = shape;
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn all(&self) -> &Buffer<u32> {
+        &self.words
+    }
+
+    #[cfg(test)]
+    pub(super) fn all_mut(&mut self) -> &mut Buffer<u32> {
+        &mut self.words
     }
 
     pub(super) fn clear(&mut self) -> Result<(), Error> {

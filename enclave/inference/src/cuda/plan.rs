@@ -215,6 +215,23 @@ fn splits(context: usize) -> usize {
     context.div_ceil(SPLIT).max(1)
 }
 
+/// Refuses heads that no kernel computes: more in a group than fit.
+pub(crate) fn attends(heads: &Heads) -> Result<(), Error> {
+    let (group, partial) = (heads.group("attention_decode")?, partial_len(heads, 1, 1)?);
+    let cache = heads.cache_len("attention_decode")?;
+    let planned = attention_decode(
+        [partial, heads.row(), cache, cache, 1, 1],
+        heads,
+        &Scores { scale: 1.0, cap: 0.0, window: 0 },
+        1,
+    );
+    planned.map(|_launch| ()).map_err(|_does_not_fit| Error::Unsupported {
+        what: "attention on a GPU",
+        name: format!("{group} query heads of {} numbers for one of keys", heads.dim),
+        supported: "groups whose queries and sums fit into 48 KiB",
+    })
+}
+
 /// `partial, q, keys, values, tables, lengths`; `q` has rows of [`Heads::row`]. No length is above `context`.
 pub(crate) fn attention_decode(
     [partial, q, keys, values, tables, lengths]: [usize; 6],

@@ -221,6 +221,11 @@ impl Device {
         Ok(Recording { work, queue: Arc::clone(&self.queue), repeated: Arc::clone(&self.repeated) })
     }
 
+    /// There is none.
+    pub(crate) fn wipe_scratch(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     pub(super) fn launch(&self, launch: &Launch, buffers: &[Pointer]) -> Result<(), Error> {
         launch.check(&buffers.iter().map(|b| (b.view.len, b.parameter)).collect::<Vec<_>>())?;
         let views = buffers.iter().map(|buffer| buffer.view.clone()).collect();

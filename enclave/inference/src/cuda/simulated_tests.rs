@@ -25,7 +25,7 @@ fn a_broken_gpu_ends_all_streams_and_the_engine() {
         until_idle(&engine);
         assert_eq!(told.try_iter().collect::<Vec<_>>(), [Breakdown::Gpu]);
         assert_eq!(engine.breakdown(), Some(Breakdown::Gpu));
-        assert!(matches!(submit(9).unwrap_err(), SubmitError::Stopping));
+        assert!(matches!(submit(9).unwrap_err(), SubmitError::Broken));
     }
 }
 

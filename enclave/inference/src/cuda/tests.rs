@@ -4,6 +4,7 @@ use super::Gpu;
 use crate::backend::{BLOCK_TOKENS, Computed};
 use crate::compute::Room;
 use crate::engine_tests::{End, answer, collect, relay, request, sampled, until_idle};
+use crate::rotary::{Rope, Rotary};
 use crate::testing::Tiny;
 use crate::{Engine, EngineConfig, Error, GenerateRequest, Model, ModelBytes, Sequence, Tokens, read_model};
 use std::path::Path;
@@ -153,7 +154,9 @@ fn nothing_is_left_of_what_was_wiped() {
     let Some(model) = tiny_on_gpu(&Tiny::default()) else { return };
     let room = Room { threads: 1, blocks: 20, rows: 64, wanted: 8 };
     let device = std::sync::Arc::new(super::Device::open().unwrap());
-    let mut gpu = Gpu::new(device, model.spec(), room).unwrap();
+    let rope = Rope { base: 1e4, dims: model.spec().sizes.dim, divisor: 1.0 };
+    let rotary = Rotary { ropes: vec![rope], factors: None };
+    let mut gpu = Gpu::new(device, model.spec(), &rotary, room).unwrap();
     gpu.fill_for_test();
     assert!(!gpu.is_wiped(&[3, 19]));
     gpu.wipe(&[3, 19, 20]).unwrap(); // the last is not there

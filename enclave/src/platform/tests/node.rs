@@ -245,12 +245,13 @@ async fn gpus_that_fail_or_change_end_nothing_but_what_needs_them() {
     assert_eq!(enclave.node.rotate(), Ok(1), "tried again");
     assert_eq!(gpus.ready(), [true, false, true]);
 
-    // One GPU less: honest about it in the next epoch, not within one.
+    // Other GPUs than those that the model runs on: no epoch any more.
+    assert_eq!(enclave.node.confirm_gpus(), Ok(()));
     gpus.reports.lock().unwrap().pop();
     assert!(enclave.attest(Mode::FreshCpuAndGpu).await.is_none());
-    assert_eq!(enclave.node.rotate(), Ok(2));
-    let (statement, set, _) = parts(&enclave.attest(Mode::FreshCpuAndGpu).await.unwrap());
-    assert_eq!((statement.gpu_ids.len(), set.0.len(), statement.epoch), (3, 3, 2));
+    assert_eq!(enclave.node.confirm_gpus(), Err(NodeError::Gpus(GpuError::Changed)));
+    assert_eq!(enclave.node.rotate(), Err(NodeError::Gpus(GpuError::Changed)));
+    assert_eq!(gpus.ready(), [true, false, true, false]);
 }
 
 #[test]
