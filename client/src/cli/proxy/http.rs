@@ -172,10 +172,11 @@ async fn pass_on(
     to: &mpsc::Sender<Result<Frame<Bytes>, std::io::Error>>,
     receipt: Option<receipts::Place>,
 ) -> Result<(), Error> {
-    let mut held = Vec::new();
+    let (mut held, mut line_starts) = (Vec::new(), true);
     while let Some(bytes) = next(&mut answer, to).await? {
         held.extend_from_slice(&bytes);
-        let goes = last_event(&held);
+        let goes = last_event(&held, line_starts);
+        line_starts = held[..goes].last().map_or(line_starts, |byte| *byte == b'\n');
         if goes > 0 && to.send(Ok(Frame::data(held.drain(..goes).collect()))).await.is_err() {
             return Ok(()); // nobody reads: dropping the answer cancels the request
         }
@@ -198,14 +199,22 @@ async fn next(
     }
 }
 
-/// Where the event begins that ends a stream; all bytes, if it is not there.
-fn last_event(bytes: &[u8]) -> usize {
-    const ENDS: [&[u8]; 2] = [b"data: [DONE]", b"event: response.completed"];
-    let begins = |end: &[u8]| bytes.windows(end.len()).position(|window| window == end);
-    // A piece of one may be at the end.
-    let part = |end: &[u8]| (1..end.len()).rev().find(|len| bytes.ends_with(&end[..*len]));
-    let whole = ENDS.iter().filter_map(|end| begins(end)).min();
-    whole.unwrap_or_else(|| bytes.len() - ENDS.iter().filter_map(|end| part(end)).max().unwrap_or(0))
+/// Where the event begins that ends a stream; all bytes, if it is not there. Events begin lines, which no text of an answer can do: JSON has no
+/// line breaks in it. `line_starts`: whether these bytes begin a line.
+fn last_event(bytes: &[u8], line_starts: bool) -> usize {
+    const ENDS: [&[u8]; 4] = [
+        b"data: [DONE]",
+        b"event: response.completed",
+        b"event: response.incomplete",
+        b"event: response.failed",
+    ];
+    let lines = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    let ends = |at: &usize| {
+        let line = &bytes[*at..];
+        // A piece of one may be at the end.
+        ENDS.iter().any(|end| line.starts_with(end) || (!line.is_empty() && end.starts_with(line)))
+    };
+    line_starts.then_some(0).into_iter().chain(lines).find(ends).unwrap_or(bytes.len())
 }
 
 async fn read(request: Request<Incoming>) -> Result<Zeroizing<Vec<u8>>, Problem> {
@@ -272,14 +281,22 @@ mod tests {
 
     #[test]
     fn the_last_event_is_held_back_however_it_is_cut() {
-        let stream = b"data: {\"a\": 1}\n\ndata: [DONE]\n\n";
-        for cut in 0..stream.len() {
-            let (mut held, mut sent) = (Vec::new(), Vec::new());
-            for piece in [&stream[..cut], &stream[cut..]] {
-                held.extend_from_slice(piece);
-                sent.extend(held.drain(..last_event(&held)));
+        let events: &[u8] = b"data: {\"a\": \"data: [DONE]\"}\n\n";
+        for end in
+            ["data: [DONE]", "event: response.completed\ndata: {}", "event: response.incomplete\ndata: {}"]
+        {
+            let stream = [events, end.as_bytes(), b"\n\n"].concat();
+            for cut in 0..stream.len() {
+                let (mut held, mut sent, mut line_starts) = (Vec::new(), Vec::new(), true);
+                for piece in [&stream[..cut], &stream[cut..]] {
+                    held.extend_from_slice(piece);
+                    sent.extend(held.drain(..last_event(&held, line_starts)));
+                    line_starts = sent.last().is_none_or(|byte| *byte == b'\n');
+                }
+                assert_eq!(sent, events, "{end} at {cut}");
             }
-            assert_eq!(sent, b"data: {\"a\": 1}\n\n", "{cut}");
         }
+        // Nothing waits for what comes next.
+        assert_eq!(last_event(events, true), events.len());
     }
 }
