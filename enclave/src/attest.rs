@@ -80,6 +80,15 @@ pub enum AttestError {
     NoReport,
 }
 
+/// An answer to an AttestRequest.
+#[derive(Debug)]
+pub struct Stated {
+    /// The encoded AttestResponse.
+    pub response: Vec<u8>,
+    /// Digest of S in it.
+    pub statement: Digest,
+}
+
 struct Job {
     leaf: Digest,
     mode: Mode,
@@ -131,7 +140,7 @@ impl AttestationService {
     ///
     /// # Errors
     /// [`AttestError`]; the connection is to be closed without a word.
-    pub async fn respond(&self, session: &Session, request: &[u8]) -> Result<Vec<u8>, AttestError> {
+    pub async fn respond(&self, session: &Session, request: &[u8]) -> Result<Stated, AttestError> {
         let parsed = AttestRequest::decode(request).map_err(|_malformed| AttestError::Malformed)?;
         if parsed.node_id.is_some_and(|wanted| wanted != self.node_id) {
             return Err(AttestError::OtherNode);
@@ -153,7 +162,7 @@ impl Place {
         request: &AttestRequest,
         release: Option<Vec<u8>>,
         events: &EventLog,
-    ) -> Result<Vec<u8>, AttestError> {
+    ) -> Result<Stated, AttestError> {
         let Self { batch, index } = self;
         let path = merkle_path(&batch.leaves, index).ok_or(AttestError::NoReport)?;
         let mut response = AttestResponse {
@@ -172,7 +181,7 @@ impl Place {
             events.log(&Event::EndorsementsLeftOut { count: left_out });
         }
         response.endorsements = fitting;
-        Ok(response.encode())
+        Ok(Stated { response: response.encode(), statement: Digest::of(&response.statement) })
     }
 }
 

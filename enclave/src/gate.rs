@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cocoon_attestation::Digest;
 use cocoon_attestation::wire::{ClientHelloFault, FrameKind};
 use cocoon_channel::frames::{read_frame, write_frame};
 use cocoon_channel::session::Session;
@@ -20,7 +21,16 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 /// For writing a response of some kilobytes to a slow peer.
 const RESPONSE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// TLS handshake, AttestRequest, AttestResponse. What comes out may speak HTTP/2.
+/// A connection that may speak HTTP/2.
+#[derive(Debug)]
+pub struct Attested {
+    /// The connection.
+    pub session: Session,
+    /// Digest of the S that its client got.
+    pub statement: Digest,
+}
+
+/// TLS handshake, AttestRequest, AttestResponse.
 ///
 /// # Errors
 /// Why the connection is to be dropped; the peer is told nothing.
@@ -28,18 +38,18 @@ pub async fn pass(
     transport: impl Transport,
     node: &Node,
     attestation: &AttestationService,
-) -> Result<Session, Refusal> {
+) -> Result<Attested, Refusal> {
     let identity = node.current().identity.clone();
     let session = within(HANDSHAKE_DEADLINE, Session::accept(transport, &identity)).await?;
     let mut stream = session.stream();
     let request = within(REQUEST_DEADLINE, read_frame(&mut stream, FrameKind::AttestRequest)).await?;
-    let response = attestation.respond(&session, &request).await.map_err(|e| match e {
+    let stated = attestation.respond(&session, &request).await.map_err(|e| match e {
         AttestError::Malformed => Refusal::Malformed,
         AttestError::OtherNode => Refusal::OtherNode,
         AttestError::OldKey | AttestError::NoReport => Refusal::NoReport,
     })?;
-    within(RESPONSE_DEADLINE, write_frame(&mut stream, FrameKind::AttestResponse, &response)).await?;
-    Ok(session)
+    within(RESPONSE_DEADLINE, write_frame(&mut stream, FrameKind::AttestResponse, &stated.response)).await?;
+    Ok(Attested { session, statement: stated.statement })
 }
 
 async fn within<T>(limit: Duration, step: impl Future<Output = Result<T, Error>>) -> Result<T, Refusal> {

@@ -9,7 +9,7 @@
 //! | [`gate`] | attestation before the first byte of HTTP |
 //! | [`server`] | listeners, limits, shutdown |
 //! | [`api`] | the OpenAI API |
-//! | [`model`] | the model, while it loads and after |
+//! | [`model`] | the models, while they load and after |
 //! | [`mod@bench`] | what the engine reaches here, without all of that |
 //! | [`init`] | PID 1 of the image, before all of that |
 //! | [`events`] | the event log: the only thing that the enclave says outside the channel |
@@ -45,8 +45,8 @@ pub struct Enclave {
     pub node: Arc<node::Node>,
     /// Hardware reports.
     pub attestation: attest::AttestationService,
-    /// The model.
-    pub model: model::ModelSlot,
+    /// The models.
+    pub models: model::Models,
     /// The event log.
     pub events: events::EventLog,
 }

@@ -15,7 +15,7 @@ use cocoon_enclave::attest::AttestationService;
 use cocoon_enclave::bench::BenchSettings;
 use cocoon_enclave::events::{Event, EventLog, Failure};
 use cocoon_enclave::init;
-use cocoon_enclave::model::{ModelError, ModelSlot};
+use cocoon_enclave::model::{ModelError, Models, ReadModel};
 use cocoon_enclave::node::{Claims, Node, NodeError};
 use cocoon_enclave::platform::nvidia::NvmlError;
 use cocoon_enclave::platform::rtmr::RtmrError;
@@ -179,12 +179,12 @@ async fn run(
     let stop = stop_signal(settings.until_stdin_closes, host)?;
     let config = settings.digest()?;
     events.log(&Event::Configured { config });
-    let model = ModelSlot::default();
-    let Some((read, stated)) = stated_model(&settings, &model, stop.clone(), &events).await? else {
+    let models = Models::default();
+    let Some((read, stated)) = stated_models(&settings, &models, stop.clone(), &events).await? else {
         return Ok(());
     };
     let digest = release.as_ref().map_or(Digest([0; 32]), |release| release.digest());
-    let claims = Claims { models: vec![stated], config, release: digest };
+    let claims = Claims { models: stated, config, release: digest };
     platform.announce(&settings, &claims)?;
     platform.measure(&claims, &events)?;
     let attester = Arc::new(LaunchedFor::new(platform.attester(), &claims, events.clone()));
@@ -194,38 +194,37 @@ async fn run(
     }
     let attester = stapled(attester, endorsements, &node, &events);
     let attestation = AttestationService::start(attester, node.clone(), events.clone()).with_release(release);
-    let enclave = Arc::new(Enclave { node: node.clone(), attestation, model, events });
-    let served = serve_model(settings, enclave, read, stop).await;
+    let enclave = Arc::new(Enclave { node: node.clone(), attestation, models, events });
+    let served = serve_models(settings, enclave, read, stop).await;
     // A driver that hangs does not keep the process from ending.
     let retiring = tokio::task::spawn_blocking(move || node.retire());
     let _ended = tokio::time::timeout(RETIRE_DEADLINE, retiring).await;
     served
 }
 
-type Read = (cocoon_inference::ModelBytes, Digest);
-
-/// The digest to state, and the model if it was read for that. A configured digest is stated before the file is read: nothing else
+/// The digests to state, and the models if they were read for that. Configured digests are stated before a file is read: nothing else
 /// will be served. Otherwise read first, then state. `None` if `stop` comes first.
-async fn stated_model(
+async fn stated_models(
     settings: &Settings,
-    model: &ModelSlot,
+    models: &Models,
     mut stop: watch::Receiver<bool>,
     events: &EventLog,
-) -> anyhow::Result<Option<(Option<Read>, Digest)>> {
-    if let Some(digest) = settings.model_digest {
-        return Ok(Some((None, digest)));
+) -> anyhow::Result<Option<(Option<Vec<ReadModel>>, Vec<Digest>)>> {
+    let wanted = settings.models()?;
+    let digests: Vec<_> = wanted.iter().filter_map(|model| model.digest).collect();
+    if digests.len() == wanted.len() {
+        return Ok(Some((None, digests)));
     }
     let reading = on_a_thread({
-        let (model, path, events) = (model.clone(), settings.model.clone(), events.clone());
-        let size = settings.model_size;
-        move || model.read(&path, size, None, &events)
+        let (models, events) = (models.clone(), events.clone());
+        move || models.read(&wanted, &events)
     });
     let read = tokio::select! {
         read = reading => read.context("reading the model broke off")??,
         _ = stop.wait_for(|stop| *stop) => return Ok(None),
     };
-    let digest = read.1;
-    Ok(Some((Some(read), digest)))
+    let digests = read.iter().map(|model| model.digest).collect();
+    Ok(Some((Some(read), digests)))
 }
 
 /// The first epoch; GPUs take seconds for their evidence.
@@ -259,14 +258,14 @@ fn stapled(
     Arc::new(Stapled::new(attester, file))
 }
 
-/// Serves, first without the model and then with it, until `stop`.
-async fn serve_model(
+/// Serves, first without models and then with them, until `stop`.
+async fn serve_models(
     settings: Settings,
     enclave: Arc<Enclave>,
-    read: Option<Read>,
+    read: Option<Vec<ReadModel>>,
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let (model, events, node) = (enclave.model.clone(), enclave.events.clone(), enclave.node.clone());
+    let (models, events, node) = (enclave.models.clone(), enclave.events.clone(), enclave.node.clone());
     let listener = Listener::bind(&settings.listen).await.context("cannot listen; is the address in use?")?;
     events.log(&Event::Listening { address: listener.address()? });
     #[cfg(feature = "sim")]
@@ -280,7 +279,7 @@ async fn serve_model(
     };
     let drain = Duration::from_secs(settings.drain_timeout.into());
     let serving = serve(enclave, listener, limits, stop, drain);
-    let loading = on_a_thread(move || load(&settings, &model, &node, read, &events));
+    let loading = on_a_thread(move || load(&settings, &models, &node, read, &events));
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         () = serving.as_mut() => return Ok(()),
@@ -337,19 +336,18 @@ async fn asked(host: Option<watch::Receiver<bool>>) {
 
 fn load(
     settings: &Settings,
-    model: &ModelSlot,
+    models: &Models,
     node: &Node,
-    read: Option<Read>,
+    read: Option<Vec<ReadModel>>,
     events: &EventLog,
 ) -> anyhow::Result<()> {
     let read = match read {
         Some(read) => read,
-        None => model.read(&settings.model, settings.model_size, settings.model_digest, events)?,
+        None => models.read(&settings.models()?, events)?,
     };
-    let engine = (settings.computes_on_gpu(), engine_config(settings));
     // The GPU that computes now is the one that attested.
     let check = || node.confirm_gpus().map_err(anyhow::Error::from);
-    model.load(read, settings.model_name.clone(), engine, events, check)?;
+    models.load(read, settings.computes_on_gpu(), &engine_config(settings), events, check)?;
     events.log(&Event::Ready);
     Ok(())
 }

@@ -1,6 +1,5 @@
-//! The model, while it loads and after.
+//! The models, while they load and after.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -9,6 +8,7 @@ use cocoon_attestation::wire::{ModelFile, ModelManifest};
 use cocoon_inference::{Breakdown, Engine, EngineConfig, Model, ModelBytes, ModelFormat};
 
 use crate::events::{EngineFault, Event, EventLog};
+use crate::settings::{ModelSettings, is_twice};
 
 /// Why there is no model.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,12 @@ pub enum ModelError {
         /// Digest that was configured.
         want: Digest,
     },
+    /// Two models of the configuration are one.
+    #[error("two of the models are the same one: give each --model once")]
+    SameModel,
+    /// Two models have the same name.
+    #[error("two models call themselves the same, so no request could say which: give each a --model-name")]
+    SameName,
     /// The folder is no model.
     #[error("the model folder holds no file of weights; fetch the whole folder again")]
     NoWeights,
@@ -58,95 +64,159 @@ impl std::fmt::Debug for Served {
     }
 }
 
-/// Room for the model: empty while it loads.
+/// Room for the models: empty while they load.
 #[derive(Clone, Debug, Default)]
-pub struct ModelSlot(Arc<Slot>);
+pub struct Models(Arc<Slot>);
 
 #[derive(Debug, Default)]
 struct Slot {
-    served: OnceLock<Served>,
+    served: OnceLock<Vec<Arc<Served>>>,
     read: AtomicU64,
     total: AtomicU64,
 }
 
-impl ModelSlot {
-    /// The model, once it is there.
+/// A model that was read and is the one that is wanted.
+#[derive(Debug)]
+pub struct ReadModel {
+    /// Its files.
+    pub bytes: ModelBytes,
+    /// Digest of its manifest.
+    pub digest: Digest,
+    /// The name that it shall have in the API.
+    pub name: Option<String>,
+}
+
+impl Models {
+    /// The models in the order of S, once all are there.
     #[must_use]
-    pub fn served(&self) -> Option<&Served> {
-        self.0.served.get()
+    pub fn served(&self) -> Option<&[Arc<Served>]> {
+        self.0.served.get().map(Vec::as_slice)
     }
 
-    /// Bytes read and bytes in all.
+    /// Bytes read and bytes in all, of all models together.
     #[must_use]
     pub fn progress(&self) -> (u64, u64) {
         (self.0.read.load(Ordering::Relaxed), self.0.total.load(Ordering::Relaxed))
     }
 
-    /// Reads and hashes the files, once, into private memory; refuses it if it is not `want`.
+    /// Reads and hashes the files of models, once, into private memory; refuses what is not `wanted`.
     ///
     /// # Errors
-    /// When the file cannot be read or is another one.
-    pub fn read(
-        &self,
-        path: &Path,
-        size: Option<u64>,
-        want: Option<Digest>,
-        events: &EventLog,
-    ) -> Result<(ModelBytes, Digest), ModelError> {
-        let mut percent = None;
-        let bytes = cocoon_inference::read_model(path, size, |read, total| {
-            self.0.read.store(read, Ordering::Relaxed);
-            self.0.total.store(total, Ordering::Relaxed);
-            let now = (read.saturating_mul(100)).checked_div(total);
-            if now != percent {
-                percent = now;
-                events.log(&Event::ModelLoading { read, total });
+    /// When a file cannot be read or is another one, or when a model is there twice.
+    pub fn read(&self, wanted: &[ModelSettings], events: &EventLog) -> Result<Vec<ReadModel>, ModelError> {
+        let unreadable = |_: &cocoon_inference::Error| events.log(&Event::ModelUnusable);
+        let size = |model: &ModelSettings| cocoon_inference::model_size(&model.path, model.size);
+        let sizes = wanted.iter().map(size).sum::<Result<u64, _>>().inspect_err(unreadable)?;
+        self.0.total.store(sizes, Ordering::Relaxed);
+        let (mut models, mut before, mut percent) = (Vec::new(), 0, None);
+        for model in wanted {
+            let bytes = cocoon_inference::read_model(&model.path, model.size, |read, _| {
+                let (read, total) = (before + read, sizes);
+                self.0.read.store(read, Ordering::Relaxed);
+                let now = (read.saturating_mul(100)).checked_div(total);
+                if now != percent {
+                    percent = now;
+                    events.log(&Event::ModelLoading { read, total });
+                }
+            });
+            let bytes = bytes.inspect_err(unreadable)?;
+            before += bytes.len() as u64;
+            let got = manifest(&bytes)?.digest();
+            if let Some(want) = model.digest.filter(|want| *want != got) {
+                events.log(&Event::ModelRefused { want, got });
+                return Err(ModelError::Other { got, want });
             }
-        })
-        .inspect_err(|_| events.log(&Event::ModelUnusable))?;
-        let got = manifest(&bytes)?.digest();
-        if let Some(want) = want.filter(|want| *want != got) {
-            events.log(&Event::ModelRefused { want, got });
-            return Err(ModelError::Other { got, want });
+            models.push(ReadModel { bytes, digest: got, name: model.name.clone() });
         }
-        Ok((bytes, got))
+        let digests: Vec<_> = models.iter().map(|model| model.digest).collect();
+        if is_twice(&digests) {
+            events.log(&Event::ModelUnusable);
+            return Err(ModelError::SameModel);
+        }
+        Ok(models)
     }
 
-    /// Loads the model from the bytes that were hashed, on this machine's GPU or its processors, and starts the engine. Requests are
+    /// Loads models from the bytes that were hashed, on this machine's GPU or its processors, and starts their engines. Requests are
     /// answered once `check` has found nothing against it.
     ///
     /// # Errors
-    /// When the bytes are not a model that the engine can run, or there is no GPU that can be used; what `check` says.
+    /// When the bytes are not a model that the engine can run, two models have the same name, or there is no GPU that can be used; what
+    /// `check` says.
     pub fn load<E: From<ModelError>>(
         &self,
-        (bytes, digest): (ModelBytes, Digest),
-        name: Option<String>,
-        (on_gpu, engine): (bool, EngineConfig),
+        read: Vec<ReadModel>,
+        on_gpu: bool,
+        config: &EngineConfig,
         events: &EventLog,
         check: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), E> {
-        let unusable = |source| {
+        let unusable = |error: ModelError| {
             events.log(&Event::ModelUnusable);
-            ModelError::Unusable { got: digest, source }
+            error
         };
+        let loaded = read.into_iter().map(|model| Loaded::new(model, on_gpu)).collect::<Result<Vec<_>, _>>();
+        let loaded = loaded.map_err(unusable)?;
+        let names: Vec<_> = loaded.iter().map(|model| &model.name).collect();
+        if is_twice(&names) {
+            return Err(unusable(ModelError::SameName).into());
+        }
+        let count = loaded.len();
+        let start = |(n, model): (usize, Loaded)| model.start(config, (count, count - n), events);
+        let served = loaded.into_iter().enumerate().map(start).collect::<Result<Vec<_>, _>>();
+        let served = served.map_err(unusable)?;
+        check()?;
+        let digests: Vec<_> = served.iter().map(|served| served.digest).collect();
+        // Only one thread loads, once.
+        let _first = self.0.served.set(served.into_iter().map(Arc::new).collect());
+        for model in digests {
+            events.log(&Event::ModelReady { model });
+        }
+        Ok(())
+    }
+}
+
+/// A model whose weights are where they are computed with.
+struct Loaded {
+    name: String,
+    digest: Digest,
+    model: Model,
+}
+
+impl Loaded {
+    fn new(read: ReadModel, on_gpu: bool) -> Result<Self, ModelError> {
+        let ReadModel { bytes, digest, name } = read;
         let model = if on_gpu { Model::load_on_gpu(bytes) } else { Model::load(bytes) };
-        let model = model.map_err(unusable)?;
+        let model = model.map_err(|source| ModelError::Unusable { got: digest, source })?;
         let name = name.unwrap_or_else(|| api_name(model.display_name()));
-        let engine = Engine::start(model, engine).map_err(unusable)?;
-        let broken = events.clone();
+        Ok(Self { name, digest, model })
+    }
+
+    /// Starts the engine of one of so many models, when so many have not started yet, this one included. They share memory evenly.
+    fn start(
+        self,
+        config: &EngineConfig,
+        (models, left): (usize, usize),
+        events: &EventLog,
+    ) -> Result<Served, ModelError> {
+        let Self { name, digest, model } = self;
+        let unusable = |source| ModelError::Unusable { got: digest, source };
+        let mut config = config.clone();
+        config.kv_bytes = Some(match config.kv_bytes {
+            Some(all) => all / models,
+            // On a GPU this is a part of what is free now.
+            None => model.usual_kv_bytes().map_err(unusable)? / left,
+        });
+        let engine = Engine::start(model, config).map_err(unusable)?;
+        let events = events.clone();
         engine.on_breakdown(move |why| {
             let reason = match why {
                 Breakdown::Gpu => EngineFault::Gpu,
                 Breakdown::Panic | _ => EngineFault::Panicked,
             };
-            broken.log(&Event::EngineBroken { reason });
+            events.log(&Event::EngineBroken { reason });
         });
-        check()?;
         let context_length = engine.context_length();
-        // Only one thread loads, once.
-        let _first = self.0.served.set(Served { name, digest, context_length, engine });
-        events.log(&Event::ModelReady { model: digest });
-        Ok(())
+        Ok(Served { name, digest, context_length, engine })
     }
 }
 

@@ -130,7 +130,7 @@ pub async fn serve(
                 _ = stop.wait_for(|stop| *stop) => Err(Refusal::Stopping),
             };
             match passed {
-                Ok(session) => connection(Api::new(enclave, session, limits), stop).await,
+                Ok(attested) => connection(Api::new(enclave, attested, limits), stop).await,
                 Err(reason) => enclave.events.log(&Event::ChannelRefused { reason }),
             }
             drop(place);

@@ -22,21 +22,22 @@ pub struct Settings {
     #[arg(long, default_value = "127.0.0.1:8443")]
     pub listen: ListenAddress,
 
-    /// GGUF file, or a folder of safetensors as Hugging Face publishes models; read once into private memory, hashed, and used from there
-    #[arg(long, value_name = "FILE")]
-    pub model: PathBuf,
+    /// GGUF file, or a folder of safetensors as Hugging Face publishes models; read once into private memory, hashed, and used from there.
+    /// For several models, give it several times; what is given of each with the other flags must be in the same order
+    #[arg(long, value_name = "FILE", required = true)]
+    pub model: Vec<PathBuf>,
 
     /// Bytes of the model, where it lies on a disk: disks end at a whole sector
     #[arg(long, value_name = "BYTES")]
-    pub model_size: Option<u64>,
+    pub model_size: Vec<u64>,
 
     /// Manifest digest that the model must have, 64 hex digits (`cocoon-measure model digest FILE`). Without it, whatever the file is will be stated
     #[arg(long, value_name = "HEX")]
-    pub model_digest: Option<Digest>,
+    pub model_digest: Vec<Digest>,
 
     /// Name of the model in the API [default: from the file]
     #[arg(long, value_name = "NAME")]
-    pub model_name: Option<String>,
+    pub model_name: Vec<String>,
 
     /// The platform that attests
     #[arg(long, default_value = "auto")]
@@ -69,11 +70,11 @@ pub struct Settings {
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub max_connections: u32,
 
-    /// Requests that run at once; they share the processors, and the memory for keys and values
+    /// Requests that run at once, of each model; they share the processors, and the memory for keys and values
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub max_running: u16,
 
-    /// Requests that wait for their turn; more are answered with 429
+    /// Requests that wait for their turn, of each model; more are answered with 429
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub max_waiting: u16,
 
@@ -81,7 +82,7 @@ pub struct Settings {
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub step_tokens: u32,
 
-    /// MiB for keys and values of all requests; contexts are shorter if a whole one does not fit. What does not fit waits, or gives
+    /// MiB for keys and values of all requests, shared evenly by models; contexts are shorter if a whole one does not fit. What does not fit waits, or gives
     /// way and is computed again [default: enough for all that may run, at most 4096 and a quarter of the memory that is free; on a GPU at
     /// most three quarters of what is free beside the model]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
@@ -138,9 +139,43 @@ pub struct Settings {
     pub sim_state: Option<PathBuf>,
 }
 
+/// Models of an enclave at most: S has room for so many.
+pub const MAX_MODELS: usize = 16;
+
+/// A model as it is configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelSettings {
+    /// File, folder or disk.
+    pub path: PathBuf,
+    /// Bytes of it, if it is a disk.
+    pub size: Option<u64>,
+    /// The manifest digest that it must have.
+    pub digest: Option<Digest>,
+    /// Its name in the API, if it is not to be taken from the file.
+    pub name: Option<String>,
+}
+
 /// Why settings are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
+    /// More models than S has room for.
+    #[error("--model is there {0} times; an enclave serves at most {MAX_MODELS} models")]
+    TooManyModels(usize),
+    /// A flag that says something of some models only.
+    #[error(
+        "{flag} is there {given} times and --model {models} times: give it for every model, in the same order, or for none"
+    )]
+    NotOfEveryModel {
+        /// The flag.
+        flag: &'static str,
+        /// How often it is there.
+        given: usize,
+        /// How many models there are.
+        models: usize,
+    },
+    /// Two models with the same name or digest.
+    #[error("{0} says the same of two models, so nobody could tell them apart")]
+    SameModel(&'static str),
     /// More GPUs than the engine computes on.
     #[error("--gpus {0}: the model runs on one GPU so far; pass one to the machine")]
     SeveralGpus(u32),
@@ -169,8 +204,10 @@ impl Settings {
     /// Refuses what this program cannot do, before anything is started.
     ///
     /// # Errors
-    /// With several GPUs, with one that this program was not built for, or with one that nothing attests where that matters.
+    /// With several GPUs, with one that this program was not built for, or with one that nothing attests where that matters; as
+    /// [`Settings::models`].
     pub fn check(&self) -> Result<(), SettingsError> {
+        self.models()?;
         #[cfg(feature = "sim")]
         if self.sim_gpu && self.tee != Tee::Sim {
             return Err(SettingsError::UnattestedGpu);
@@ -182,21 +219,59 @@ impl Settings {
         }
     }
 
+    /// The models, in the order of S.
+    ///
+    /// # Errors
+    /// When there are too many, when a flag is there for some of them only, or when two cannot be told apart.
+    pub fn models(&self) -> Result<Vec<ModelSettings>, SettingsError> {
+        let models = self.model.len();
+        if models > MAX_MODELS {
+            return Err(SettingsError::TooManyModels(models));
+        }
+        let lens = [
+            ("--model-size", self.model_size.len()),
+            ("--model-digest", self.model_digest.len()),
+            ("--model-name", self.model_name.len()),
+        ];
+        if let Some((flag, given)) = lens.into_iter().find(|(_, given)| ![0, models].contains(given)) {
+            return Err(SettingsError::NotOfEveryModel { flag, given, models });
+        }
+        if is_twice(&self.model_digest) {
+            return Err(SettingsError::SameModel("--model-digest"));
+        }
+        if is_twice(&self.model_name) {
+            return Err(SettingsError::SameModel("--model-name"));
+        }
+        let of = |(n, path): (usize, &PathBuf)| ModelSettings {
+            path: path.clone(),
+            size: self.model_size.get(n).copied(),
+            digest: self.model_digest.get(n).copied(),
+            name: self.model_name.get(n).cloned(),
+        };
+        Ok(self.model.iter().enumerate().map(of).collect())
+    }
+
     /// Digest of what clients rely on; addresses, paths and thread counts are not part of it.
     ///
     /// # Errors
     /// Never with the settings of this version.
     pub fn digest(&self) -> Result<Digest, Error> {
+        let digests: Vec<_> = self.model_digest.iter().map(Digest::to_string).collect();
         config_digest([
             ("gpus", self.gpus.to_string()),
             ("max_connections", self.max_connections.to_string()),
             ("max_running", self.max_running.to_string()),
             ("max_waiting", self.max_waiting.to_string()),
-            ("model_digest", self.model_digest.map_or_else(|| "any".to_owned(), |digest| digest.to_string())),
-            ("model_name", self.model_name.clone().unwrap_or_default()),
+            ("model_digest", if digests.is_empty() { "any".to_owned() } else { digests.join(",") }),
+            ("model_name", self.model_name.join("\0")), // which no argument can hold
             ("request_deadline", self.request_deadline.to_string()),
         ])
     }
+}
+
+/// Whether something is there more than once.
+pub(crate) fn is_twice<T: PartialEq>(items: &[T]) -> bool {
+    items.iter().enumerate().any(|(n, item)| items.iter().take(n).any(|before| before == item))
 }
 
 /// Where to listen.
@@ -245,6 +320,39 @@ mod tests {
     }
 
     #[test]
+    fn every_model_has_what_is_said_of_it() {
+        let models = |extra: &[&str]| {
+            let program = ["cocoon-enclave", "--model", "a.gguf", "--model", "b"];
+            Settings::try_parse_from(program.iter().chain(extra)).unwrap().models()
+        };
+        let (one, other) = ("1".repeat(64), "2".repeat(64));
+        let both = models(&[
+            "--model-name",
+            "x",
+            "--model-digest",
+            &one,
+            "--model-digest",
+            &other,
+            "--model-name",
+            "y",
+        ]);
+        let both = both.unwrap();
+        assert_eq!(both.iter().map(|m| m.path.to_str().unwrap()).collect::<Vec<_>>(), ["a.gguf", "b"]);
+        assert_eq!(both.iter().map(|m| m.name.clone().unwrap()).collect::<Vec<_>>(), ["x", "y"]);
+        assert_eq!(both[1].digest.unwrap().to_string(), other);
+        assert_eq!(models(&[]).unwrap()[1].size, None);
+        let missing = |flag| SettingsError::NotOfEveryModel { flag, given: 1, models: 2 };
+        assert_eq!(models(&["--model-name", "x"]), Err(missing("--model-name")));
+        assert_eq!(models(&["--model-size", "7"]), Err(missing("--model-size")));
+        assert_eq!(models(&["--model-digest", &one]), Err(missing("--model-digest")));
+        let same = |flag| Err(SettingsError::SameModel(flag));
+        assert_eq!(models(&["--model-name", "x", "--model-name", "x"]), same("--model-name"));
+        assert_eq!(models(&["--model-digest", &one, "--model-digest", &one]), same("--model-digest"));
+        let many = ["--model", "c"].repeat(15);
+        assert_eq!(models(&many), Err(SettingsError::TooManyModels(17)));
+    }
+
+    #[test]
     fn gpus_that_nothing_computes_on_or_attests_are_refused() {
         let check = |extra: &[&str]| {
             let program = ["cocoon-enclave", "--model", "m.gguf"];
@@ -278,5 +386,6 @@ mod tests {
         assert_ne!(parse(&[]), parse(&["--gpus", "1"]));
         assert_ne!(parse(&[]), parse(&["--max-waiting", "1"]));
         assert_ne!(parse(&[]), parse(&["--model-digest", &"0".repeat(64)]));
+        assert_ne!(parse(&["--model-name", "a"]), parse(&["--model-name", "b"]));
     }
 }

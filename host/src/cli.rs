@@ -72,21 +72,23 @@ pub struct RunArgs {
     /// Run the enclave as a process of this machine: the cocoon-enclave that lies beside this program.
     #[arg(long, required_unless_present = "vm", conflicts_with = "vm")]
     pub process: bool,
-    /// The model: a GGUF file, which a VM sees as a disk that it can only read; with --process also a folder of safetensors.
-    #[arg(long, value_name = "FILE")]
-    pub model: PathBuf,
+    /// The model: a GGUF file, which a VM sees as a disk that it can only read; with --process also a folder of safetensors. Several: give it
+    /// several times.
+    #[arg(long, value_name = "FILE", required = true)]
+    pub model: Vec<PathBuf>,
     /// The platform that the enclave attests with. `sim` is for development: it protects nothing.
     #[arg(long, value_enum, default_value_t = Tee::Auto)]
     pub tee: Tee,
     /// Write a client policy that accepts exactly this enclave. Only with --tee sim.
     #[arg(long, value_name = "FILE")]
     pub policy_out: Option<PathBuf>,
-    /// The digest that the model must have. In an image, the measured command line says so (`cocoon.model-digest`).
+    /// The digest that the model must have; of several models, give all, in the order of --model. In an image, the measured command line
+    /// says so (`cocoon.model-digest`).
     #[arg(long, value_name = "HEX", value_parser = hex_digest, conflicts_with = "vm")]
-    pub model_digest: Option<String>,
-    /// The name under which the model is offered. In an image, the measured command line says so.
+    pub model_digest: Vec<String>,
+    /// The name under which the model is offered; of several models, all names, in the order of --model. In an image, the measured command line says so.
     #[arg(long, value_name = "NAME", conflicts_with = "vm")]
-    pub model_name: Option<String>,
+    pub model_name: Vec<String>,
     /// Threads of the engine; the enclave chooses when not given.
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..), conflicts_with = "vm")]
     pub threads: Option<u16>,
@@ -208,7 +210,7 @@ impl RunArgs {
         };
         Ok(GuestOptions::Vm(VmOptions {
             image: image.clone(),
-            model: self.model.clone(),
+            models: self.model.clone(),
             tee: self.tee,
             qemu: self.vm.qemu.clone(),
             processor: beside("cocoon-sim-processor"),
@@ -229,10 +231,10 @@ impl RunArgs {
     /// What the enclave is told.
     fn enclave(&self) -> EnclaveOptions {
         EnclaveOptions {
-            model: self.model.clone(),
+            models: self.model.clone(),
             tee: self.tee,
-            model_digest: self.model_digest.clone(),
-            model_name: self.model_name.clone(),
+            model_digests: self.model_digest.clone(),
+            model_names: self.model_name.clone(),
             threads: self.threads,
             // The enclave's own limits; the relay closes what is beyond.
             max_connections: self.serve.max_connections.min(65_536),
@@ -343,6 +345,9 @@ mod tests {
         assert_eq!(line("run --process --model m --policy-out p"), ArgumentConflict);
         assert_eq!(line("run --process --model m --tee snp --policy-out p"), ArgumentConflict);
         assert_eq!(line("run --process --model m --model-digest xyz"), ValueValidation);
+        assert!(
+            read("cocoon-host run --process --model m --model n --model-digest ab --model-digest cd").is_ok()
+        );
         assert!(read("cocoon-host run --process --model m --tee sim --policy-out p").is_ok());
         assert_eq!(line("run --process --vm d --model m"), ArgumentConflict);
         assert_eq!(line("run --process --model m --vcpus 2"), ArgumentConflict);

@@ -12,12 +12,12 @@ use cocoon_client::Policy;
 use cocoon_enclave::api::Limits;
 use cocoon_enclave::attest::AttestationService;
 use cocoon_enclave::events::{EventLog, Listening};
-use cocoon_enclave::model::{ModelError, ModelSlot};
+use cocoon_enclave::model::{ModelError, Models};
 use cocoon_enclave::node::{Claims, Node};
 use cocoon_enclave::platform::Attester;
 use cocoon_enclave::platform::sim::{SimAttester, SimState};
 use cocoon_enclave::server::{Listener, serve};
-use cocoon_enclave::settings::ListenAddress;
+use cocoon_enclave::settings::{ListenAddress, ModelSettings};
 use cocoon_enclave::{Clock, Enclave};
 use cocoon_inference::EngineConfig;
 use tokio::sync::watch;
@@ -70,24 +70,26 @@ impl InProcess {
     /// Starts one; its TLS key is `identity`, or a fresh one.
     pub async fn start(identity: Option<Identity>) -> Self {
         let (node, policy, attester, clock_offset) = parts(identity, MODEL);
-        Self::run(node, policy, Arc::new(attester), clock_offset, ModelSlot::default()).await
+        Self::run(node, policy, Arc::new(attester), clock_offset, Models::default()).await
     }
 
     /// Starts one with the small real model, which it calls `m`.
     pub async fn with_model() -> Self {
-        let (slot, log) = (ModelSlot::default(), EventLog::new(std::io::sink()));
-        let read = slot.read(&crate::model(), None, None, &log).unwrap();
-        let (node, policy, attester, clock_offset) = parts(None, read.1);
+        let (models, log) = (Models::default(), EventLog::new(std::io::sink()));
+        let wanted =
+            ModelSettings { path: crate::model(), size: None, digest: None, name: Some("m".to_owned()) };
+        let read = models.read(&[wanted], &log).unwrap();
+        let (node, policy, attester, clock_offset) = parts(None, read[0].digest);
         let mut config = EngineConfig::default();
         config.kv_bytes = Some(256 << 20); // a whole context
-        slot.load(read, Some("m".to_owned()), (false, config), &log, || Ok::<_, ModelError>(())).unwrap();
-        Self::run(node, policy, Arc::new(attester), clock_offset, slot).await
+        models.load(read, false, &config, &log, || Ok::<_, ModelError>(())).unwrap();
+        Self::run(node, policy, Arc::new(attester), clock_offset, models).await
     }
 
     /// Starts one whose hardware is `attester`.
     pub async fn start_on(attester: Arc<dyn Attester>) -> Self {
         let (node, policy, _, clock_offset) = parts(None, MODEL);
-        Self::run(node, policy, attester, clock_offset, ModelSlot::default()).await
+        Self::run(node, policy, attester, clock_offset, Models::default()).await
     }
 
     async fn run(
@@ -95,12 +97,12 @@ impl InProcess {
         policy: String,
         attester: Arc<dyn Attester>,
         clock_offset: Arc<AtomicU64>,
-        model: ModelSlot,
+        models: Models,
     ) -> Self {
         let events = Events::default();
         let log = EventLog::new(events.clone());
         let attestation = AttestationService::start(attester, node.clone(), log.clone());
-        let enclave = Arc::new(Enclave { node: node.clone(), attestation, model, events: log.clone() });
+        let enclave = Arc::new(Enclave { node: node.clone(), attestation, models, events: log.clone() });
         let served = Arc::clone(&enclave);
         let listener = Listener::bind(&ListenAddress::Tcp("127.0.0.1:0".to_owned())).await.unwrap();
         let Listening::Tcp(address) = listener.address().unwrap() else { panic!("not TCP") };

@@ -11,6 +11,7 @@ use crate::scheduler::{Breakdown, Counts, Limits, Scheduler, Shared};
 use crate::secret::Tokens;
 use crate::sequence::{Job, Running};
 use crate::stop::StopMatcher;
+use crate::turns::Turns;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,6 +44,8 @@ pub struct EngineConfig {
     pub kv_bytes: Option<usize>,
     /// Whether to guess tokens from what was said before and check several at a time. Answers are the same.
     pub speculate: bool,
+    /// Shared with other engines on the same processors: whoever has the turn computes.
+    pub turns: Turns,
 }
 
 impl Default for EngineConfig {
@@ -56,6 +59,7 @@ impl Default for EngineConfig {
             step_tokens: 256,
             kv_bytes: None,
             speculate: true,
+            turns: Turns::default(),
         }
     }
 }
@@ -130,11 +134,11 @@ impl Engine {
         let model = Arc::new(model);
         let shared = Arc::new(Shared::default());
         let (blocks, context_length) = config.blocks(&model)?;
-        let EngineConfig { threads, max_running, step_tokens, speculate, .. } = config;
+        let EngineConfig { threads, max_running, step_tokens, speculate, turns, .. } = config;
         let compute = model.compute(Room { threads, blocks, rows: step_tokens, wanted: max_running })?;
         // What chooses its own tokens needs no guesses.
         let drafts = speculate && compute.most_ahead() == 0;
-        let limits = Limits { running: max_running, tokens: step_tokens, drafts };
+        let limits = Limits { running: max_running, tokens: step_tokens, drafts, turns };
         let mut secret = [0; 32];
         let random = SystemRandom::new().fill(&mut secret);
         random.map_err(|_unspecified| {

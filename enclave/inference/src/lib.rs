@@ -46,6 +46,7 @@ mod source;
 mod stop;
 mod template;
 mod tokenizer;
+mod turns;
 mod weights;
 
 #[cfg(test)]
@@ -59,7 +60,7 @@ pub use engine::{Engine, EngineConfig, Load};
 pub use error::{Error, SubmitError, TemplateError};
 pub use grammar::{Grammar, GrammarError, MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH, Rules, Tool};
 pub use model::{Logits, Model, Sequence};
-pub use model_file::{MAX_MODEL_BYTES, ModelBytes, ModelFile, ModelFormat, read_model};
+pub use model_file::{MAX_MODEL_BYTES, ModelBytes, ModelFile, ModelFormat, model_size, read_model};
 pub use request::{
     CacheSalt, ClientId, FailureKind, FinishReason, GenerateEvent, GenerateRequest, MAX_BIAS, MAX_LOGIT_BIAS,
     MAX_MESSAGES, MAX_PENALTY, MAX_PROMPT_BYTES, MAX_REPETITION_PENALTY, MAX_STOP_BYTES, MAX_STOP_STRINGS,
@@ -69,3 +70,4 @@ pub use sampler::{TokenMask, TokenSet};
 pub use scheduler::{Breakdown, Counts};
 pub use scored::{ScoredToken, TokenLogprobs};
 pub use secret::{SecretString, Tokens};
+pub use turns::{Turn, Turns};

@@ -131,7 +131,10 @@ impl Model {
     }
 
     /// Bytes for keys and values, if nobody says how many.
-    pub(crate) fn usual_kv_bytes(&self) -> Result<usize, Error> {
+    ///
+    /// # Errors
+    /// If the GPU does not say how much memory is free.
+    pub fn usual_kv_bytes(&self) -> Result<usize, Error> {
         match &self.weights {
             Weights::Cpu(_) => Ok(USUAL_KV_BYTES),
             #[cfg(any(test, feature = "cuda"))]

@@ -153,6 +153,32 @@ pub fn read_model(
     size: Option<u64>,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<ModelBytes, Error> {
+    let (format, mut open) = open_model(path, size)?;
+    let (total, mut done) = (sum(&open), 0);
+    progress(0, total);
+    let mut files = Vec::with_capacity(open.len());
+    for file in &mut open {
+        let (bytes, sha256) = file.read(|read| progress(done + read, total))?;
+        done += bytes.len() as u64;
+        files.push(ModelFile { name: std::mem::take(&mut file.name), bytes: Bytes(bytes), sha256 });
+    }
+    Ok(ModelBytes { format, files })
+}
+
+/// How many bytes [`read_model`] would read.
+///
+/// # Errors
+/// As [`read_model`] has them before it reads.
+pub fn model_size(path: &Path, size: Option<u64>) -> Result<u64, Error> {
+    open_model(path, size).map(|(_, files)| sum(&files))
+}
+
+fn sum(files: &[Opened]) -> u64 {
+    files.iter().fold(0, |sum, file| sum.saturating_add(file.total))
+}
+
+/// The files of a model, open.
+fn open_model(path: &Path, size: Option<u64>) -> Result<(ModelFormat, Vec<Opened>), Error> {
     let (format, paths) = if path.is_dir() {
         if size.is_some() {
             return Err(folder(path, "a size was given; that is for a single file or a disk"));
@@ -161,25 +187,19 @@ pub fn read_model(
     } else {
         (ModelFormat::Gguf, vec![(GGUF.to_owned(), path.to_owned())])
     };
-    let mut open = paths.iter().map(|(_, path)| open(path, size)).collect::<Result<Vec<_>, _>>()?;
-    for ((name, path), file) in paths.iter().zip(&open) {
-        if file.total > MAX_TEXT_BYTES && !name.ends_with(".safetensors") && format != ModelFormat::Gguf {
-            return Err(folder(path, &format!("{} bytes are too many for it", file.total)));
+    let mut files = Vec::with_capacity(paths.len());
+    for (name, path) in paths {
+        let file = open(name, path, size)?;
+        let is_text = format != ModelFormat::Gguf && !file.name.ends_with(".safetensors");
+        if is_text && file.total > MAX_TEXT_BYTES {
+            return Err(folder(&file.path, &format!("{} bytes are too many for it", file.total)));
         }
+        files.push(file);
     }
-    let total = open.iter().fold(0_u64, |sum, file| sum.saturating_add(file.total));
-    if total > MAX_MODEL_BYTES {
-        return Err(Error::TooLarge { len: total, max: MAX_MODEL_BYTES });
+    match sum(&files) {
+        len if len > MAX_MODEL_BYTES => Err(Error::TooLarge { len, max: MAX_MODEL_BYTES }),
+        _ => Ok((format, files)),
     }
-    let mut done = 0;
-    progress(0, total);
-    let mut files = Vec::with_capacity(open.len());
-    for ((name, _), file) in paths.into_iter().zip(&mut open) {
-        let (bytes, sha256) = file.read(|read| progress(done + read, total))?;
-        done += bytes.len() as u64;
-        files.push(ModelFile { name, bytes: Bytes(bytes), sha256 });
-    }
-    Ok(ModelBytes { format, files })
 }
 
 /// The files in a folder that are the model, sorted by name.
@@ -233,21 +253,19 @@ fn folder(path: &Path, problem: &str) -> Error {
 
 /// A file, open, and how many bytes of it are wanted.
 struct Opened {
+    name: String,
     path: PathBuf,
     file: std::io::Take<File>,
     total: u64,
 }
 
-fn open(path: &Path, size: Option<u64>) -> Result<Opened, Error> {
-    let unreachable = |source| Error::Unreachable { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(unreachable)?;
+fn open(name: String, path: PathBuf, size: Option<u64>) -> Result<Opened, Error> {
+    let unreachable = |source| Error::Unreachable { path: path.clone(), source };
+    let mut file = File::open(&path).map_err(unreachable)?;
     let end = file.seek(SeekFrom::End(0)).map_err(unreachable)?;
     file.rewind().map_err(unreachable)?;
-    Ok(Opened {
-        path: path.to_owned(),
-        file: file.take(size.unwrap_or(u64::MAX)),
-        total: size.unwrap_or(end),
-    })
+    let file = file.take(size.unwrap_or(u64::MAX));
+    Ok(Opened { name, path, file, total: size.unwrap_or(end) })
 }
 
 impl Opened {

@@ -10,6 +10,7 @@ use crate::fairness::Served;
 use crate::model::Model;
 use crate::request::FailureKind;
 use crate::sequence::{Running, Share};
+use crate::turns::Turns;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -128,12 +129,13 @@ pub(crate) struct Scheduler<'a> {
 }
 
 /// Limits of a step.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Limits {
     pub(crate) running: usize,
     /// Rows of a step.
     pub(crate) tokens: usize,
     pub(crate) drafts: bool,
+    pub(crate) turns: Turns,
 }
 
 impl<'a> Scheduler<'a> {
@@ -430,6 +432,7 @@ impl<'a> Scheduler<'a> {
             wanted.extend(row + rows - share.wanted..row + rows);
         }
         let batch = Batch { tokens: tokens.as_slice(), spans: &spans, wanted: &wanted };
+        let _turn = self.limits.turns.take();
         self.compute.step(&batch, ahead)
     }
 

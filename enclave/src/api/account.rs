@@ -19,15 +19,11 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Of the answer of `model` to a request with this body. Until it ends it counts as failed.
-    pub(super) fn new(node: &Node, body: &[u8], model: Digest) -> Self {
+    /// Of the answer of `model` to a request with this body, on a connection that was told the S with digest `statement`. Until it
+    /// ends it counts as failed.
+    pub(super) fn new(statement: Digest, body: &[u8], model: Digest) -> Self {
         let outcome = Outcome { prompt_tokens: 0, completion_tokens: 0, finish_reason: "error" };
-        Self {
-            statement: Digest::of(&node.current().statement),
-            request: Digest::of(body),
-            model,
-            outcome: Arc::new(Mutex::new(outcome)),
-        }
+        Self { statement, request: Digest::of(body), model, outcome: Arc::new(Mutex::new(outcome)) }
     }
 
     /// The answer ended. To be told before its last bytes go.

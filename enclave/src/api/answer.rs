@@ -19,6 +19,7 @@ use super::format::Asked;
 use super::respond::{Body, comment, event_stream, json_response};
 use super::wanted::{Answer, Head, Outcome, Piece, Wanted, Writer};
 use crate::Enclave;
+use crate::model::Served;
 
 /// Prompts that are being rendered and split into tokens at once, schemas that are compiled included.
 static PREPARING: Semaphore = Semaphore::const_new(2);
@@ -27,7 +28,8 @@ static PREPARING: Semaphore = Semaphore::const_new(2);
 type Events = mpsc::UnboundedReceiver<(usize, GenerateEvent)>;
 
 pub(super) async fn answer(
-    enclave: &Arc<Enclave>,
+    enclave: &Enclave,
+    served: &Arc<Served>,
     wanted: Wanted,
     deadline: Instant,
     account: Account,
@@ -39,7 +41,7 @@ pub(super) async fn answer(
     let (sender, events) = mpsc::unbounded_channel();
     let sinks = (0..choices).map(|choice| sink(choice, &sender)).collect();
     drop(sender);
-    let submitted = on_engine(enclave, move |engine| submit(engine, generate, rules, sinks)).await;
+    let submitted = on_engine(served, move |engine| submit(engine, generate, rules, sinks)).await;
     submitted.map_err(|error| error.with_names(names))?;
     let run = Run { head, writer, left: choices, outcome: NOTHING, account };
     if stream { Ok(run.stream(events)) } else { run.collect(events, choices).await }
@@ -48,16 +50,15 @@ pub(super) async fn answer(
 /// Computes what needs the model, off the threads that serve connections: rendering and splitting a long prompt takes many milliseconds.
 /// Not so often at once that reports and answers wait for it.
 pub(super) async fn on_engine<T: Send + 'static>(
-    enclave: &Arc<Enclave>,
+    served: &Arc<Served>,
     work: impl FnOnce(&Engine) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let internal = || ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the engine failed");
     let turn = PREPARING.acquire().await.map_err(|_closed| internal())?;
-    let enclave = enclave.clone();
-    let done = tokio::task::spawn_blocking(move || enclave.model.served().map(|served| work(&served.engine)));
-    let done = done.await;
+    let served = Arc::clone(served);
+    let done = tokio::task::spawn_blocking(move || work(&served.engine)).await;
     drop(turn);
-    done.map_err(|_panicked| internal())?.ok_or_else(internal)?
+    done.map_err(|_panicked| internal())?
 }
 
 fn submit(

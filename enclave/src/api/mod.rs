@@ -34,6 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use cocoon_attestation::Digest;
 use cocoon_attestation::wire::{EPOCH_HEADER, MAX_REQUEST_LEN, PAD_HEADER, REATTEST_PATH, STATUS_PATH};
 use cocoon_channel::session::Session;
 use cocoon_inference::{CacheSalt, ClientId};
@@ -46,6 +47,7 @@ use zeroize::Zeroizing;
 
 use crate::Enclave;
 use crate::attest::AttestError;
+use crate::gate::Attested;
 use crate::model::Served;
 use account::Account;
 use error::ApiError;
@@ -100,6 +102,8 @@ pub struct Limits {
 pub struct Api {
     enclave: Arc<Enclave>,
     session: Session,
+    /// Digest of the S that the client got last: what receipts name, since this one it can have verified.
+    statement: Mutex<Digest>,
     limits: Limits,
     last_request: Mutex<Instant>,
     /// Who this is to the engine: a client is a connection, since nothing says whether two are of one person.
@@ -107,10 +111,12 @@ pub struct Api {
 }
 
 impl Api {
-    /// The API for the client at the other end of `session`.
+    /// The API for the client at the other end of an attested connection.
     #[must_use]
-    pub fn new(enclave: Arc<Enclave>, session: Session, limits: Limits) -> Self {
-        Self { enclave, session, limits, last_request: Mutex::new(Instant::now()), client: next_client() }
+    pub fn new(enclave: Arc<Enclave>, attested: Attested, limits: Limits) -> Self {
+        let Attested { session, statement } = attested;
+        let (statement, last_request) = (Mutex::new(statement), Mutex::new(Instant::now()));
+        Self { enclave, session, statement, limits, last_request, client: next_client() }
     }
 
     /// The connection.
@@ -188,19 +194,19 @@ impl Api {
         // an answer what others asked.
         wanted.generate.cache_salt = Some(CacheSalt(self.client));
         let served = self.check_model(&wanted.model)?;
-        let account = Account::new(&self.enclave.node, &body, served.digest);
+        let account = self.account(&body, &served);
         drop(body);
-        answer::answer(&self.enclave, wanted, deadline, account).await
+        answer::answer(&self.enclave, &served, wanted, deadline, account).await
     }
 
     async fn count(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
         let body = read_body(request, MAX_BODY).await?;
         let wanted = parse_any(&body)?;
         let served = self.check_model(&wanted.model)?;
-        let account = Account::new(&self.enclave.node, &body, served.digest);
+        let account = self.account(&body, &served);
         drop(body);
         let (generate, names) = (wanted.generate, wanted.names);
-        let count = answer::on_engine(&self.enclave, move |engine| Ok(engine.count(&generate)?)).await;
+        let count = answer::on_engine(&served, move |engine| Ok(engine.count(&generate)?)).await;
         let count = count.map_err(|error| error.with_names(names))?;
         let mut response =
             json_response(StatusCode::OK, &json!({ "object": "token_count", "prompt_tokens": count }));
@@ -209,32 +215,40 @@ impl Api {
         Ok(response)
     }
 
-    fn check_model(&self, wanted: &str) -> Result<&Served, ApiError> {
-        let served = self.enclave.model.served().ok_or_else(|| self.loading())?;
-        if wanted == served.name {
-            return Ok(served);
+    fn account(&self, body: &[u8], served: &Served) -> Account {
+        let statement = *self.statement.lock().unwrap_or_else(PoisonError::into_inner);
+        Account::new(statement, body, served.digest)
+    }
+
+    fn check_model(&self, wanted: &str) -> Result<Arc<Served>, ApiError> {
+        let served = self.enclave.models.served().ok_or_else(|| self.loading())?;
+        if let Some(served) = served.iter().find(|served| served.name == wanted) {
+            return Ok(Arc::clone(served));
         }
         let message = "this model is not served here; GET /v1/models lists those that are";
         Err(ApiError::new(StatusCode::NOT_FOUND, message).param("model").code("model_not_found"))
     }
 
     fn models(&self) -> Result<Response<Body>, ApiError> {
-        let served = self.enclave.model.served().ok_or_else(|| self.loading())?;
-        let model = json!({
-            "id": served.name,
-            "object": "model",
-            "created": 0,
-            "owned_by": "cocoon",
-            "manifest_digest": served.digest,
-            "context_length": served.context_length,
-        });
-        Ok(json_response(StatusCode::OK, &json!({ "object": "list", "data": [model] })))
+        let served = self.enclave.models.served().ok_or_else(|| self.loading())?;
+        let model = |served: &Arc<Served>| {
+            json!({
+                "id": served.name,
+                "object": "model",
+                "created": 0,
+                "owned_by": "cocoon",
+                "manifest_digest": served.digest,
+                "context_length": served.context_length,
+            })
+        };
+        let models: Vec<_> = served.iter().map(model).collect();
+        Ok(json_response(StatusCode::OK, &json!({ "object": "list", "data": models })))
     }
 
     fn status(&self) -> Response<Body> {
-        let (read, total) = self.enclave.model.progress();
-        let state = match self.enclave.model.served() {
-            Some(served) if served.engine.breakdown().is_some() => "failed",
+        let (read, total) = self.enclave.models.progress();
+        let state = match self.enclave.models.served() {
+            Some(served) if served.iter().any(|served| served.engine.breakdown().is_some()) => "failed",
             Some(_) => "ready",
             None => "loading",
         };
@@ -245,7 +259,7 @@ impl Api {
     }
 
     fn loading(&self) -> ApiError {
-        let (read, total) = self.enclave.model.progress();
+        let (read, total) = self.enclave.models.progress();
         let percent = read.saturating_mul(100).checked_div(total).unwrap_or(0);
         ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -257,7 +271,7 @@ impl Api {
 
     async fn attest_again(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
         let body = read_body(request, MAX_REQUEST_LEN).await?;
-        let response = self.enclave.attestation.respond(&self.session, &body).await.map_err(|e| match e {
+        let stated = self.enclave.attestation.respond(&self.session, &body).await.map_err(|e| match e {
             AttestError::Malformed => ApiError::new(StatusCode::BAD_REQUEST, "not an AttestRequest"),
             AttestError::OtherNode => ApiError::new(StatusCode::BAD_REQUEST, "this is another node"),
             AttestError::OldKey => {
@@ -268,7 +282,8 @@ impl Api {
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "no hardware report").retry_after(1)
             }
         })?;
-        let mut response = Response::new(whole(Bytes::from(response)));
+        *self.statement.lock().unwrap_or_else(PoisonError::into_inner) = stated.statement;
+        let mut response = Response::new(whole(Bytes::from(stated.response)));
         response
             .headers_mut()
             .insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/cbor"));

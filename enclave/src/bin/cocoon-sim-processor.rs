@@ -55,9 +55,9 @@ struct ServeArgs {
     /// Write a client policy that accepts exactly this VM
     #[arg(long, value_name = "FILE", requires = "model")]
     policy_out: Option<PathBuf>,
-    /// The model, for the policy
+    /// The model, for the policy; several times for several
     #[arg(long, value_name = "FILE")]
-    model: Option<PathBuf>,
+    model: Vec<PathBuf>,
     /// Where to write the hashes of kernel, initrd and command line, for the firmware
     #[arg(long, value_name = "FILE")]
     table: PathBuf,
@@ -91,8 +91,8 @@ fn serve(state: &SimState, args: &ServeArgs) -> anyhow::Result<()> {
     let launch = launch::measure(&args.image, args.vcpus, &args.vcpu_type)?;
     let at = |path: &Path| format!("cannot write {}", path.display());
     std::fs::write(&args.table, &launch.table).with_context(|| at(&args.table))?;
-    if let (Some(path), Some(model)) = (&args.policy_out, &args.model) {
-        let policy = policy(state, &args.image, launch.measurement, model)?;
+    if let Some(path) = &args.policy_out {
+        let policy = policy(state, &args.image, launch.measurement, &args.model)?;
         std::fs::write(path, policy).with_context(|| at(path))?;
     }
     let socket = UnixListener::bind(&args.socket).with_context(|| at(&args.socket))?;
@@ -112,13 +112,21 @@ fn serve(state: &SimState, args: &ServeArgs) -> anyhow::Result<()> {
 }
 
 /// The policy that accepts this VM and no other.
-fn policy(state: &SimState, image: &Path, measurement: Measurement, model: &Path) -> anyhow::Result<String> {
+fn policy(
+    state: &SimState,
+    image: &Path,
+    measurement: Measurement,
+    models: &[PathBuf],
+) -> anyhow::Result<String> {
     let path = image.join("manifest.json");
     let manifest = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let manifest: Manifest =
         serde_json::from_slice(&manifest).with_context(|| format!("{} is no manifest", path.display()))?;
-    let model = read_model(model, None, |_, _| ()).context("cannot read the model")?;
-    let models = [cocoon_enclave::model::manifest(&model)?.digest()];
+    let digest = |model: &PathBuf| {
+        let model = read_model(model, None, |_, _| ()).context("cannot read the model")?;
+        anyhow::Ok(cocoon_enclave::model::manifest(&model)?.digest())
+    };
+    let models = models.iter().map(digest).collect::<anyhow::Result<Vec<_>>>()?;
     let policy = SimulatedPolicy {
         root_pem: &state.root_pem()?,
         measurement,

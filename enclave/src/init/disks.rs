@@ -1,4 +1,4 @@
-//! The disk with the model: a virtio disk whose serial number is `model-BYTES`.
+//! The disks with the models: virtio disks whose serial number is `model-BYTES`, in the order of their names.
 //!
 //! A disk ends at a whole sector and a file need not, so the host says how long the file is. A wrong length gives another digest.
 
@@ -25,12 +25,13 @@ pub(super) struct Disk {
     pub(super) size: u64,
 }
 
-/// The disk with the model.
-pub(super) fn model(root: &Path) -> Result<Disk, BootStep> {
+/// The disks with models; waits for so many.
+pub(super) fn models(root: &Path, at_least: usize) -> Result<Vec<Disk>, BootStep> {
     let start = Instant::now();
     loop {
-        if let Some(disk) = find(root, MODEL) {
-            return Ok(disk);
+        let disks = find(root, MODEL);
+        if disks.len() >= at_least {
+            return Ok(disks);
         }
         if start.elapsed() > DEADLINE {
             return Err(BootStep::ModelDisk);
@@ -39,17 +40,16 @@ pub(super) fn model(root: &Path) -> Result<Disk, BootStep> {
     }
 }
 
-fn find(root: &Path, role: &str) -> Option<Disk> {
-    let mut names: Vec<_> = std::fs::read_dir(root.join("sys/block"))
-        .ok()?
-        .filter_map(|entry| Some(entry.ok()?.file_name()))
-        .collect();
+fn find(root: &Path, role: &str) -> Vec<Disk> {
+    let entries = std::fs::read_dir(root.join("sys/block")).into_iter().flatten();
+    let mut names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
     names.sort();
-    names.into_iter().find_map(|name| {
+    let disk = |name: std::ffi::OsString| {
         let serial = read(&root.join("sys/block").join(&name).join("serial"), MAX_SERIAL)?;
         let size = serial.trim().strip_prefix(role)?.parse().ok()?;
         Some(Disk { path: root.join("dev").join(name), size })
-    })
+    };
+    names.into_iter().filter_map(disk).collect()
 }
 
 /// Bytes that can be had without ending anything (proc_meminfo(5), MemAvailable).
@@ -78,15 +78,16 @@ mod tests {
     }
 
     #[test]
-    fn the_model_is_on_the_disk_that_says_so() {
+    fn models_are_on_the_disks_that_say_so() {
         let root = tempfile::tempdir().unwrap();
         disk(root.path(), "loop0", None);
         disk(root.path(), "vda", Some("model-x"));
         disk(root.path(), "vdb", Some("endless"));
-        assert_eq!(find(root.path(), MODEL), None);
+        assert_eq!(find(root.path(), MODEL), []);
+        disk(root.path(), "vdd", Some("model-7"));
         disk(root.path(), "vdc", Some("model-98765432101234"));
-        let want = Disk { path: root.path().join("dev/vdc"), size: 98_765_432_101_234 };
-        assert_eq!(model(root.path()), Ok(want));
+        let at = |name: &str, size| Disk { path: root.path().join("dev").join(name), size };
+        assert_eq!(models(root.path(), 2), Ok(vec![at("vdc", 98_765_432_101_234), at("vdd", 7)]));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! | `modules` | kernel modules, and then none any more |
 //! | `harden` | what this machine gives up before it reads a byte from outside |
 //! | `network` | one address, for the host alone |
-//! | `disks` | the disk with the model |
+//! | `disks` | the disks with the models |
 //! | `gpus` | device files of NVIDIA's driver |
 //! | [`host_port`] | what the host sends while the enclave runs: endorsements, the wish to stop |
 //! | [`power`] | the end |
@@ -115,9 +115,11 @@ fn find(root: &Path, given: &[OsString]) -> Result<Vec<(&'static str, OsString)>
         };
         found.push(("--listen", listen.into()));
     }
-    let model = disks::model(root)?;
-    found.push(("--model", model.path.into()));
-    found.push(("--model-size", model.size.to_string().into()));
+    let digests = given.iter().filter(|argument| *argument == "--model-digest").count();
+    for model in disks::models(root, digests.max(1))? {
+        found.push(("--model", model.path.into()));
+        found.push(("--model-size", model.size.to_string().into()));
+    }
     #[cfg(feature = "sim")]
     if let Some(port) = host_port::find(root, crate::platform::sim::PORT_NAME) {
         found.push(("--sim-processor", port.into()));
@@ -140,9 +142,10 @@ pub fn available_memory() -> Option<u64> {
     disks::available_memory(Path::new("/"))
 }
 
-/// A model that does not fit would have the kernel end everything without a word.
+/// Models that do not fit would have the kernel end everything without a word.
 fn check_memory(root: &Path, settings: &Settings, events: &EventLog) -> Result<(), BootStep> {
-    let need = settings.model_size.unwrap_or(0).saturating_mul(COPIES).saturating_add(REST);
+    let models = settings.model_size.iter().fold(0_u64, |sum, size| sum.saturating_add(*size));
+    let need = models.saturating_mul(COPIES).saturating_add(REST);
     let have = disks::available_memory(root).ok_or(BootStep::Memory)?;
     if need > have {
         events.log(&Event::TooLittleMemory { need, have });

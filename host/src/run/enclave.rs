@@ -19,14 +19,14 @@ use crate::Error;
 /// What an enclave is told on its command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnclaveOptions {
-    /// The model.
-    pub model: PathBuf,
+    /// The models.
+    pub models: Vec<PathBuf>,
     /// The platform that it shall attest with.
     pub tee: Tee,
-    /// The digest that the model must have, in hex.
-    pub model_digest: Option<String>,
-    /// The name under which the model is offered.
-    pub model_name: Option<String>,
+    /// The digests that the models must have, in hex and in the same order, or none.
+    pub model_digests: Vec<String>,
+    /// The names under which the models are offered, likewise.
+    pub model_names: Vec<String>,
     /// Threads of the engine.
     pub threads: Option<u16>,
     /// Connections at once.
@@ -75,10 +75,10 @@ impl EnclaveOptions {
                 arguments.extend([name.into(), value]);
             }
         };
-        add("--model", Some(self.model.clone().into()));
+        self.models.iter().for_each(|model| add("--model", Some(model.into())));
         add("--tee", Some(self.tee.name().into()));
-        add("--model-digest", self.model_digest.clone().map(Into::into));
-        add("--model-name", self.model_name.clone().map(Into::into));
+        self.model_digests.iter().for_each(|digest| add("--model-digest", Some(digest.into())));
+        self.model_names.iter().for_each(|name| add("--model-name", Some(name.into())));
         add("--threads", self.threads.map(|n| n.to_string().into()));
         add("--sim-policy-out", self.policy_out.clone().map(Into::into));
         add("--endorsements", self.endorsements.clone().map(Into::into));
@@ -153,10 +153,10 @@ mod tests {
     #[test]
     fn every_option_reaches_the_command_line() {
         let least = EnclaveOptions {
-            model: "m.gguf".into(),
+            models: vec!["m.gguf".into()],
             tee: Tee::Auto,
-            model_digest: None,
-            model_name: None,
+            model_digests: Vec::new(),
+            model_names: Vec::new(),
             threads: None,
             max_connections: 7,
             drain_timeout: 9,
@@ -170,8 +170,9 @@ mod tests {
         );
         let most = EnclaveOptions {
             tee: Tee::Sim,
-            model_digest: Some("ab".into()),
-            model_name: Some("smol".into()),
+            models: vec!["m.gguf".into(), "n".into()],
+            model_digests: vec!["ab".into(), "cd".into()],
+            model_names: vec!["smol".into(), "mini".into()],
             threads: Some(3),
             policy_out: Some("p.toml".into()),
             endorsements: Some("e.cbor".into()),
@@ -181,7 +182,8 @@ mod tests {
         let line = most.arguments().join(" ".as_ref());
         assert_eq!(
             line,
-            "--listen 127.0.0.1:0 --model m.gguf --tee sim --model-digest ab --model-name smol --threads 3 \
+            "--listen 127.0.0.1:0 --model m.gguf --model n --tee sim --model-digest ab --model-digest cd \
+             --model-name smol --model-name mini --threads 3 \
              --sim-policy-out p.toml --endorsements e.cbor --release r.cbor --max-connections 7 --drain-timeout 9 --until-stdin-closes"
         );
     }

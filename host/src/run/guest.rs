@@ -50,18 +50,21 @@ impl GuestOptions {
     /// # Errors
     /// A file that cannot be read, or a platform that this machine does not have.
     pub fn check(&self) -> Result<(), Error> {
-        let model = match self {
-            Self::Process { enclave, .. } => &enclave.model,
+        let models = match self {
+            Self::Process { enclave, .. } => &enclave.models,
             Self::Vm(vm) => {
                 vm.check()?;
-                &vm.model
+                &vm.models
             }
         };
-        let unreadable = |source| Error::ModelUnreadable { path: model.clone(), source };
-        let folder = File::open(model).and_then(|file| file.metadata()).map_err(unreadable)?.is_dir();
-        if folder && matches!(self, Self::Vm(_)) {
-            let problem = "it is a folder, and a VM sees its model as a disk: convert it to one GGUF file";
-            return Err(unreadable(std::io::Error::new(std::io::ErrorKind::IsADirectory, problem)));
+        for model in models {
+            let unreadable = |source| Error::ModelUnreadable { path: model.clone(), source };
+            let folder = File::open(model).and_then(|file| file.metadata()).map_err(unreadable)?.is_dir();
+            if folder && matches!(self, Self::Vm(_)) {
+                let problem =
+                    "it is a folder, and a VM sees its model as a disk: convert it to one GGUF file";
+                return Err(unreadable(std::io::Error::new(std::io::ErrorKind::IsADirectory, problem)));
+            }
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use cocoon_client::{Error, connect};
+use cocoon_client::{ChatRequest, Error, connect};
 use cocoon_tests::enclave::InProcess;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,6 +52,26 @@ async fn after_a_new_tls_key_the_client_connects_again() {
     assert!(matches!(session.model_status().await, Err(Error::Ended(_))));
     let fresh = connect(&enclave.address, enclave.policy()).await.unwrap();
     assert_ne!(fresh.result().statement().spki, old_key);
+}
+
+/// Whatever the enclave is by then, the client has what the receipt names.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_after_a_new_epoch_or_tls_key_has_a_receipt_that_verifies() {
+    let enclave = InProcess::with_model().await;
+    for epochs in [1, 12] {
+        let session = connect(&enclave.address, enclave.policy()).await.unwrap();
+        let before = session.result().statement().clone();
+        for _ in 0..epochs {
+            enclave.node.rotate().unwrap();
+        }
+        let mut request = ChatRequest::new("m", "What is new?");
+        request.max_tokens = Some(3);
+        let mut answer = session.chat(&request).await.unwrap();
+        while answer.next().await.unwrap().is_some() {}
+        let named = &answer.receipt().expect("a receipt").statement;
+        assert_eq!((named.epoch, named.spki), (before.epoch, before.spki));
+        assert_eq!(session.result().statement(), &before, "nothing was attested for that");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,6 +21,7 @@ mod greedy;
 mod life;
 mod measure;
 mod measured_boot;
+mod models;
 mod openai;
 mod padding;
 mod peers;

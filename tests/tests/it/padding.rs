@@ -98,8 +98,8 @@ async fn faulty(enclave: &InProcess, fault: Fault) -> String {
     tokio::spawn(async move {
         let earlier: Arc<Mutex<Option<HeaderMap>>> = Arc::default();
         while let Ok((tcp, _)) = listener.accept().await {
-            let session = gate::pass(tcp, &inner.node, &inner.attestation).await.unwrap();
-            let api = Arc::new(Api::new(Arc::clone(&inner), session, limits()));
+            let attested = gate::pass(tcp, &inner.node, &inner.attestation).await.unwrap();
+            let api = Arc::new(Api::new(Arc::clone(&inner), attested, limits()));
             let io = TokioIo::new(api.session().stream());
             let earlier = Arc::clone(&earlier);
             let service = hyper::service::service_fn(move |request: Request<Incoming>| {

@@ -65,7 +65,8 @@ fn heads_of_any_size_compute_what_they_do_on_processors() {
 }
 
 pub(super) fn config(max_running: usize, kv_bytes: Option<usize>) -> EngineConfig {
-    EngineConfig { threads: 1, max_running, max_waiting: 64, step_tokens: 48, kv_bytes, speculate: true }
+    let sizes = EngineConfig { threads: 1, max_running, max_waiting: 64, ..EngineConfig::default() };
+    EngineConfig { step_tokens: 48, kv_bytes, ..sizes }
 }
 
 pub(super) fn plain(seed: usize) -> GenerateRequest {

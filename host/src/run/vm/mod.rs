@@ -39,8 +39,8 @@ const VHOST_VSOCK: &str = "/dev/vhost-vsock";
 pub struct VmOptions {
     /// The image directory.
     pub image: PathBuf,
-    /// The model, which the VM gets as a disk that it can only read.
-    pub model: PathBuf,
+    /// The models, which the VM gets as disks that it can only read.
+    pub models: Vec<PathBuf>,
     /// The platform.
     pub tee: Tee,
     /// The QEMU program.
@@ -160,7 +160,7 @@ impl Vm {
             vcpus: options.vcpus,
             vcpu_type: options.vcpu_type.clone(),
             memory: options.memory,
-            model: Disk::of(&options.model)?,
+            models: options.models.iter().map(|model| Disk::of(model)).collect::<Result<_, _>>()?,
             gpus: options.gpus.clone(),
             platform,
             network,

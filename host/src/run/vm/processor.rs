@@ -51,7 +51,10 @@ impl Processor {
             command.args(["--host-data", hex]);
         }
         if let Some(path) = &options.policy_out {
-            command.arg("--policy-out").arg(path).arg("--model").arg(&options.model);
+            command.arg("--policy-out").arg(path);
+            for model in &options.models {
+                command.arg("--model").arg(model);
+            }
         }
         let mut child = command
             .stdin(Stdio::piped())

@@ -88,8 +88,8 @@ pub struct Machine {
     pub vcpu_type: String,
     /// MiB.
     pub memory: u64,
-    /// The model.
-    pub model: Disk,
+    /// The models, in the order in which the machine shall find them.
+    pub models: Vec<Disk>,
     /// PCI addresses of GPUs.
     pub gpus: Vec<String>,
     /// What protects it.
@@ -139,8 +139,11 @@ impl Machine {
         out.file("-initrd", "", &self.image.join("initrd"), "");
         out.add("-append", self.command_line.clone());
         self.network(&mut out);
-        out.file("-drive", "if=none,id=model,format=raw,readonly=on,file=", &self.model.path, "");
-        out.add("-device", format!("virtio-blk-pci,drive=model,serial=model-{}", self.model.size));
+        for (n, model) in self.models.iter().enumerate() {
+            let drive = format!("if=none,id=model{n},format=raw,readonly=on,file=");
+            out.file("-drive", &drive, &model.path, "");
+            out.add("-device", format!("virtio-blk-pci,drive=model{n},serial=model-{}", model.size));
+        }
         out.file("-chardev", "socket,id=host,server=on,wait=off,path=", &self.port, "");
         out.words("-device virtserialport,bus=ports.0,chardev=host,name=cocoon.host");
         self.gpus(&mut out);
@@ -250,7 +253,10 @@ mod tests {
             vcpus: 4,
             vcpu_type: "EPYC-Genoa".into(),
             memory: 2048,
-            model: Disk { path: "a,b.gguf".into(), size: 77 },
+            models: vec![
+                Disk { path: "a,b.gguf".into(), size: 77 },
+                Disk { path: "c.gguf".into(), size: 78 },
+            ],
             gpus: Vec::new(),
             platform,
             network,
@@ -274,8 +280,9 @@ mod tests {
             "-smp 4 ",
             "-m 2048M ",
             "-bios img/fw -kernel img/vmlinuz -initrd img/initrd -append quiet cocoon.tee=sim ",
-            "-drive if=none,id=model,format=raw,readonly=on,file=a,,b.gguf ",
-            "serial=model-77",
+            "-drive if=none,id=model0,format=raw,readonly=on,file=a,,b.gguf ",
+            "drive=model0,serial=model-77",
+            "drive=model1,serial=model-78",
             "hostfwd=tcp:127.0.0.1:9-:8443",
             "restrict=on",
             "name=cocoon.host",

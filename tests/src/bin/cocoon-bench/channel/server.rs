@@ -12,7 +12,8 @@ use cocoon_enclave::Enclave;
 use cocoon_enclave::api::Api;
 use cocoon_enclave::attest::{AttestationService, ReportData};
 use cocoon_enclave::events::{EventLog, Listening};
-use cocoon_enclave::model::ModelSlot;
+use cocoon_enclave::gate::Attested;
+use cocoon_enclave::model::Models;
 use cocoon_enclave::node::{Claims, Node};
 use cocoon_enclave::platform::sim::{SimAttester, SimState};
 use cocoon_enclave::platform::{Attester, NoReport, PlatformEvidence};
@@ -74,7 +75,7 @@ fn enclave(attester: Counting) -> anyhow::Result<Arc<Enclave>> {
     let node = Arc::new(Node::boot(claims, Arc::new(now))?);
     let events = EventLog::new(std::io::sink());
     let attestation = AttestationService::start(Arc::new(attester), Arc::clone(&node), events.clone());
-    Ok(Arc::new(Enclave { node, attestation, model: ModelSlot::default(), events }))
+    Ok(Arc::new(Enclave { node, attestation, models: Models::default(), events }))
 }
 
 /// What `server::serve` does, without `gate::pass`.
@@ -88,7 +89,8 @@ async fn serve_bare(enclave: Arc<Enclave>, listener: TcpListener, stop: watch::R
             }
             // A client that fails here notices by itself.
             if let Ok(session) = Session::accept(tcp, &identity).await {
-                connection(Api::new(enclave, session, limits()), stop).await;
+                let attested = Attested { session, statement: Digest([0; 32]) };
+                connection(Api::new(enclave, attested, limits()), stop).await;
             }
         });
     }
