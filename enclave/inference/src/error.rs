@@ -205,6 +205,46 @@ pub enum SubmitError {
     Stopping,
 }
 
+/// Why texts were not embedded. Carries numbers, never text.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EmbedError {
+    /// More texts than one call may have.
+    #[error("there are {texts} texts, more than {max}; send them in several requests")]
+    TooManyTexts {
+        /// Texts of the call.
+        texts: usize,
+        /// [`MAX_EMBED_TEXTS`](crate::MAX_EMBED_TEXTS).
+        max: usize,
+    },
+    /// A text has more bytes than are cut into tokens.
+    #[error("text {index} has {bytes} bytes, more than {max}; split it")]
+    TooManyBytes {
+        /// Index of the text in the call, from 0.
+        index: usize,
+        /// Its size.
+        bytes: usize,
+        /// [`MAX_PROMPT_BYTES`](crate::MAX_PROMPT_BYTES).
+        max: usize,
+    },
+    /// A text has more tokens than the model has positions.
+    #[error("text {index} has {tokens} tokens, more than the {context_length} of the model; split it")]
+    TooLong {
+        /// Index of the text in the call, from 0.
+        index: usize,
+        /// Its tokens, with the first and the last one, which the model adds.
+        tokens: usize,
+        /// The most that a text may have.
+        context_length: usize,
+    },
+    /// The caller did not want to go on.
+    #[error("stopped before all texts were embedded")]
+    Stopped,
+    /// A pass of the model failed.
+    #[error(transparent)]
+    Failed(#[from] Error),
+}
+
 /// Errors of candle: they speak of shapes and types, not of values.
 pub(crate) fn compute(error: candle_core::Error) -> Error {
     Error::Compute(error.to_string())

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! read_model -> ModelBytes -> Model::load -> Engine::start -> Engine::submit -> GenerateEvent..
+//!                         \-> Embedder::load -> Embedder::embed -> Embedding..
 //! ```
 //!
 //! Prompts, answers and token ids travel in types without `Debug` or `Display` that are wiped when dropped; rows of activations and
@@ -24,6 +25,7 @@ mod cuda;
 mod decoder;
 mod detokenizer;
 mod draft;
+mod embedding;
 mod engine;
 mod error;
 mod fairness;
@@ -56,8 +58,9 @@ mod testing;
 
 #[cfg(feature = "cuda")]
 pub use cuda::describe_gpu;
+pub use embedding::{Embedder, Embedding, MAX_EMBED_TEXTS};
 pub use engine::{Engine, EngineConfig, Load};
-pub use error::{Error, SubmitError, TemplateError};
+pub use error::{EmbedError, Error, SubmitError, TemplateError};
 pub use grammar::{Grammar, GrammarError, MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH, Rules, Tool};
 pub use model::{Logits, Model, Sequence};
 pub use model_file::{MAX_MODEL_BYTES, ModelBytes, ModelFile, ModelFormat, model_size, read_model};

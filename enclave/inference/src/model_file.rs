@@ -131,11 +131,14 @@ impl ModelBytes {
         self.len() == 0
     }
 
+    /// The files, each with its name.
+    pub(crate) fn named(&self) -> Vec<(&str, &[u8])> {
+        self.files.iter().map(|file| (file.name.as_str(), file.bytes.0.as_slice())).collect()
+    }
+
     /// Takes the files apart.
     pub(crate) fn source(&self) -> Result<Source<'_>, Error> {
-        let files: Vec<_> =
-            self.files.iter().map(|file| (file.name.as_str(), file.bytes.0.as_slice())).collect();
-        match (self.format, &files[..]) {
+        match (self.format, &self.named()[..]) {
             (ModelFormat::Gguf, [(_, bytes), ..]) => gguf::parse(bytes),
             (ModelFormat::Gguf, []) => gguf::parse(&[]),
             (ModelFormat::Safetensors, files) => huggingface::parse(files),

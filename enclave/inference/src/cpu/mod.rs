@@ -8,6 +8,7 @@ mod attention;
 mod bandwidth;
 mod blocks;
 mod cache;
+mod encoder;
 mod lines;
 mod matrix;
 mod numbers;
@@ -18,7 +19,9 @@ mod simd;
 
 pub(crate) use attention::MAX_DIM;
 pub(crate) use bandwidth::read_bandwidth;
+pub(crate) use encoder::{Heads, Norm, Threads};
 pub(crate) use product::Linear;
+pub(crate) use simd::LANES;
 
 use crate::backend::{
     Activation, Attention, BLOCK_TOKENS, Backend, Batch, Computed, HeadNorms, Place, Sizes,

@@ -280,6 +280,14 @@ pub(crate) struct Tile<'a, T> {
     matrix: PhantomData<&'a mut [T]>,
 }
 
+impl<'a, T> Tile<'a, T> {
+    /// All of a matrix of rows of `width`.
+    pub(crate) fn whole(matrix: &'a mut [T], width: usize) -> Self {
+        let rows = matrix.len() / width;
+        Self { base: matrix.as_mut_ptr(), stride: width, rows, columns: width, matrix: PhantomData }
+    }
+}
+
 impl<T> Tile<'_, T> {
     pub(crate) fn rows(&self) -> usize {
         self.rows

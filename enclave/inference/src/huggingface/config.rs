@@ -3,6 +3,7 @@
 //! Every key is either translated, checked or known to change nothing; any other key is refused by its name, since what
 //! it changes would silently not be computed.
 
+use super::keys::{Keys, unsupported};
 use crate::error::Error;
 use crate::source::bad;
 use candle_core::quantized::gguf_file::Value as Meta;
@@ -115,10 +116,6 @@ pub(super) fn read(bytes: &[u8]) -> Result<Config, Error> {
     Ok(Config { family, metadata, tied, heads, kv_heads, vocabulary, rope_factors, ends })
 }
 
-/// The keys that are left to be understood. `null` is as good as absent.
-#[derive(Default)]
-struct Keys(Map<String, Value>);
-
 impl Keys {
     fn family(&self) -> Result<Family, Error> {
         let name = self.0.get("model_type").and_then(Value::as_str).unwrap_or("without model_type");
@@ -135,44 +132,6 @@ impl Keys {
         }
     }
 
-    fn take(&mut self, key: &str) -> Option<Value> {
-        self.0.remove(key).filter(|value| !value.is_null())
-    }
-
-    fn read<T>(
-        &mut self,
-        key: &str,
-        problem: &str,
-        convert: impl Fn(&Value) -> Option<T>,
-    ) -> Result<Option<T>, Error> {
-        let value = self.take(key);
-        value.map(|value| convert(&value).ok_or_else(|| bad(key, problem))).transpose()
-    }
-
-    /// A positive count below 2^31, so that products of two do not overflow.
-    fn optional_count(&mut self, key: &str) -> Result<Option<u32>, Error> {
-        let count = |value: &Value| u32::try_from(value.as_u64()?).ok().filter(|n| (1..1 << 31).contains(n));
-        self.read(key, "is no count", count)
-    }
-
-    fn count(&mut self, key: &str) -> Result<u32, Error> {
-        self.optional_count(key)?.ok_or_else(|| Error::MissingMetadata { key: key.to_owned() })
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "the format's numbers are 32-bit floats")]
-    fn float(&mut self, key: &str) -> Result<Option<f32>, Error> {
-        let positive = |value: &Value| value.as_f64().map(|x| x as f32).filter(|x| x.is_finite() && *x > 0.0);
-        self.read(key, "is no positive number", positive)
-    }
-
-    fn flag(&mut self, key: &str) -> Result<Option<bool>, Error> {
-        self.read(key, "is not true or false", Value::as_bool)
-    }
-
-    fn object(&mut self, key: &str) -> Result<Option<Self>, Error> {
-        self.read(key, "is no object", |value| value.as_object().cloned().map(Self))
-    }
-
     /// Refuses rotary parameters other than this base.
     fn plain(mut self, base: f32) -> Result<(), Error> {
         let theta = self.float("rope_theta")?.unwrap_or(base);
@@ -181,14 +140,6 @@ impl Keys {
             return Err(unsupported("rope_parameters.sliding_attention"));
         }
         self.nothing_left("rope_parameters.sliding_attention")
-    }
-
-    /// Refuses an object in which a key was not understood.
-    fn nothing_left(self, name: &str) -> Result<(), Error> {
-        match self.0.into_iter().find(|(_, value)| !value.is_null()) {
-            Some((key, _)) => Err(bad(name, &format!("has the unknown key `{}`", key.escape_debug()))),
-            None => Ok(()),
-        }
     }
 
     /// Refuses what was not understood.
@@ -201,21 +152,8 @@ impl Keys {
         if self.float("partial_rotary_factor")?.is_some_and(|part| part < 1.0) {
             return Err(unsupported("partial_rotary_factor"));
         }
-        match self
-            .0
-            .into_iter()
-            .find(|(key, value)| !WITHOUT_EFFECT.contains(&key.as_str()) && !value.is_null())
-        {
-            None => Ok(()),
-            Some((key, _)) => Err(unsupported(&key)),
-        }
+        self.nothing_but(WITHOUT_EFFECT)
     }
-}
-
-fn unsupported(key: &str) -> Error {
-    let name = key.chars().take(100).collect();
-    let supported = "what the documentation lists; remove a key that changes nothing";
-    Error::Unsupported { what: "setting in config.json", name, supported }
 }
 
 /// A translation on its way.

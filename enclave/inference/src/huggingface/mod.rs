@@ -2,6 +2,7 @@
 //! llama.cpp's `convert_hf_to_gguf.py` would make of it.
 
 mod config;
+mod keys;
 mod safetensors;
 mod tensors;
 mod tokenizer;
@@ -9,13 +10,16 @@ mod tokenizer;
 use crate::error::Error;
 use crate::source::{Source, bad};
 use candle_core::quantized::gguf_file::Value as Meta;
+pub(crate) use keys::{Keys, unsupported};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
+pub(crate) use tensors::{Tensors, all as tensors};
+pub(crate) use tokenizer::MAX_TOKENS;
 use tokenizer::Roles;
 
 pub(crate) const CONFIG: &str = "config.json";
 const GENERATION: &str = "generation_config.json";
-const TOKENIZER: &str = "tokenizer.json";
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const TEMPLATE: &str = "chat_template.jinja";
 
@@ -37,26 +41,29 @@ fn is_weights(name: &str) -> bool {
 
 /// Takes the files of a folder apart, each with its name.
 pub(crate) fn parse<'a>(files: &[(&'a str, &'a [u8])]) -> Result<Source<'a>, Error> {
-    let find = |wanted: &str| files.iter().find(|(name, _)| *name == wanted).map(|(_, bytes)| *bytes);
-    let need = |name: &'static str| {
-        find(name).ok_or_else(|| malformed(name, "it is missing; fetch the whole folder"))
-    };
-    let config = config::read(need(CONFIG)?)?;
-    let weights: Vec<_> = files.iter().copied().filter(|(name, _)| is_weights(name)).collect();
-    if weights.is_empty() {
-        return Err(malformed("model.safetensors", "it is missing; fetch the whole folder"));
-    }
-    let tensors = tensors::read(&weights, find(tensors::INDEX), &config)?;
+    let find = |wanted: &str| find(files, wanted);
+    let config = config::read(need(files, CONFIG)?)?;
+    let tensors = tensors::read(files, &config)?;
     let about =
         find(TOKENIZER_CONFIG).map(|bytes| object(TOKENIZER_CONFIG, bytes)).transpose()?.unwrap_or_default();
     let generation = find(GENERATION).map(|bytes| object(GENERATION, bytes)).transpose()?.unwrap_or_default();
     let mut roles = roles(&about)?;
     roles.ends = [config.ends.clone(), ids(generation.get("eos_token_id"))].concat();
     let template = template(find(TEMPLATE), &about)?;
-    let vocabulary = tokenizer::read(need(TOKENIZER)?, &roles, Some(config.vocabulary))?.settled(&template);
+    let vocabulary =
+        tokenizer::read(need(files, TOKENIZER)?, &roles, Some(config.vocabulary))?.settled(&template);
     let mut metadata: HashMap<String, Meta> = config.metadata;
     metadata.insert("tokenizer.chat_template".to_owned(), Meta::String(template));
     Ok(Source::new(metadata, tensors).with_vocabulary(vocabulary))
+}
+
+fn find<'a>(files: &[(&str, &'a [u8])], wanted: &str) -> Option<&'a [u8]> {
+    files.iter().find(|(name, _)| *name == wanted).map(|(_, bytes)| *bytes)
+}
+
+/// The content of a file that must be there.
+pub(crate) fn need<'a>(files: &[(&str, &'a [u8])], name: &str) -> Result<&'a [u8], Error> {
+    find(files, name).ok_or_else(|| malformed(name, "it is missing; fetch the whole folder"))
 }
 
 /// The template of the file for it, or the one in `tokenizer_config.json`, where it may be one of several.
@@ -99,7 +106,8 @@ fn ids(value: Option<&Value>) -> Vec<u32> {
     }
 }
 
-fn object(name: &str, bytes: &[u8]) -> Result<Map<String, Value>, Error> {
+/// The object in a file of JSON.
+pub(crate) fn object(name: &str, bytes: &[u8]) -> Result<Map<String, Value>, Error> {
     serde_json::from_slice(bytes).map_err(|error| malformed(name, &error.to_string()))
 }
 

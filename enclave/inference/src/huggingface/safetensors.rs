@@ -71,8 +71,13 @@ impl<'de> Deserialize<'de> for Header {
     }
 }
 
-/// Takes the header of the file `name` apart; `bytes` is the whole file.
-pub(super) fn parse(name: &str, bytes: &[u8]) -> Result<BTreeMap<String, Entry>, Error> {
+/// Takes the header of the file `name` apart; `bytes` is the whole file. Tensors that `skip` names are left out: of those only
+/// matters where they lie, so that nothing is hidden between tensors.
+pub(super) fn parse(
+    name: &str,
+    bytes: &[u8],
+    skip: impl Fn(&str) -> bool,
+) -> Result<BTreeMap<String, Entry>, Error> {
     let malformed = |problem: String| Error::MalformedFile { name: name.to_owned(), problem };
     let (length, rest) =
         bytes.split_first_chunk::<8>().ok_or_else(|| malformed("it has fewer than 8 bytes".to_owned()))?;
@@ -92,6 +97,10 @@ pub(super) fn parse(name: &str, bytes: &[u8]) -> Result<BTreeMap<String, Entry>,
     let mut ranges = Vec::with_capacity(raw.len());
     for (name, raw) in raw {
         let shown = name.escape_debug().to_string();
+        if skip(&name) {
+            ranges.push((raw.data_offsets, shown));
+            continue;
+        }
         let encoding = encoding(&raw.dtype)?;
         let entry = entry(&raw, encoding, start, data.len());
         let entry = entry.map_err(|problem| malformed(format!("tensor `{shown}` {problem}")))?;
@@ -149,6 +158,10 @@ fn entry(raw: &Raw, encoding: Encoding, start: usize, available: usize) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(name: &str, bytes: &[u8]) -> Result<BTreeMap<String, Entry>, Error> {
+        super::parse(name, bytes, |_| false)
+    }
 
     fn file(header: &str, data: usize) -> Vec<u8> {
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
@@ -230,6 +243,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn skipped_tensors_may_be_of_any_type_but_leave_no_gap() {
+        let skip = |first, last, len| {
+            let header =
+                format!("{{{},{}}}", tensor("a", "I64", "[]", first, last), tensor("b", "F16", "[1]", 8, 10));
+            super::parse("x", &file(&header, len), |name| name == "a")
+        };
+        assert_eq!(skip(0, 8, 10).unwrap().into_keys().collect::<Vec<_>>(), ["b"]);
+        assert!(skip(0, 7, 10).unwrap_err().to_string().contains("begins at 8"));
+        assert!(skip(8, 0, 10).unwrap_err().to_string().contains("begins at 8"));
+        assert!(skip(0, 9, 10).unwrap_err().to_string().contains("begins at 8"));
+        assert!(skip(10, usize::MAX, 10).unwrap_err().to_string().contains("begins at 8"));
     }
 
     #[test]

@@ -14,17 +14,20 @@ const OUTPUT: &str = "lm_head.weight";
 /// Which file has which tensor, where there are several files.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
-type Tensors<'a> = BTreeMap<String, RawTensor<'a>>;
+pub(crate) type Tensors<'a> = BTreeMap<String, RawTensor<'a>>;
 
-/// Every tensor of the files, translated. `index` is the content of [`INDEX`].
-pub(super) fn read<'a>(
-    files: &[(&str, &'a [u8])],
-    index: Option<&[u8]>,
-    config: &Config,
+/// Every tensor of a folder under its own name, but for those that `skip` names, which may be of any type.
+pub(crate) fn all<'a>(
+    files: &[(&'a str, &'a [u8])],
+    skip: impl Fn(&str) -> bool,
 ) -> Result<Tensors<'a>, Error> {
+    let weights: Vec<_> = files.iter().copied().filter(|(name, _)| super::is_weights(name)).collect();
+    if weights.is_empty() {
+        return Err(malformed("model.safetensors", "it is missing; fetch the whole folder"));
+    }
     let mut found = BTreeMap::new();
-    for (file, bytes) in files {
-        for (name, entry) in safetensors::parse(file, bytes)? {
+    for (file, bytes) in &weights {
+        for (name, entry) in safetensors::parse(file, bytes, &skip)? {
             if found.insert(name.clone(), (*file, tensor(entry, bytes))).is_some() {
                 return Err(malformed(
                     file,
@@ -33,12 +36,17 @@ pub(super) fn read<'a>(
             }
         }
     }
-    match index {
-        Some(index) => check_index(index, &found)?,
-        None if files.len() == 1 => (),
+    match super::find(files, INDEX) {
+        Some(index) => check_index(index, &found, skip)?,
+        None if weights.len() == 1 => (),
         None => return Err(malformed(INDEX, "it is missing, or there are several files without need")),
     }
-    let mut tensors: Tensors<'a> = found.into_iter().map(|(name, (_, tensor))| (name, tensor)).collect();
+    Ok(found.into_iter().map(|(name, (_, tensor))| (name, tensor)).collect())
+}
+
+/// Every tensor of a folder, translated.
+pub(super) fn read<'a>(files: &[(&'a str, &'a [u8])], config: &Config) -> Result<Tensors<'a>, Error> {
+    let mut tensors = all(files, |_| false)?;
     settle_output(&mut tensors, config.tied)?;
     let mut translated = Tensors::new();
     for (name, tensor) in tensors {
@@ -68,8 +76,14 @@ struct Index {
 }
 
 /// The index and the files must agree on every tensor.
-fn check_index(index: &[u8], found: &BTreeMap<String, (&str, RawTensor<'_>)>) -> Result<(), Error> {
-    let index: Index = serde_json::from_slice(index).map_err(|error| malformed(INDEX, &error.to_string()))?;
+fn check_index(
+    index: &[u8],
+    found: &BTreeMap<String, (&str, RawTensor<'_>)>,
+    skip: impl Fn(&str) -> bool,
+) -> Result<(), Error> {
+    let mut index: Index =
+        serde_json::from_slice(index).map_err(|error| malformed(INDEX, &error.to_string()))?;
+    index.weight_map.retain(|name, _| !skip(name));
     let listed = index.weight_map.iter().map(|(name, file)| (name.as_str(), file.as_str()));
     let there = found.iter().map(|(name, (file, _))| (name.as_str(), *file));
     match listed.clone().zip(there.clone()).find(|(listed, there)| listed != there) {

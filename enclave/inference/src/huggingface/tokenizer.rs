@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 
 /// More than the largest vocabularies (262,208 tokens).
-pub(super) const MAX_TOKENS: usize = 1 << 20;
+pub(crate) const MAX_TOKENS: usize = 1 << 20;
 
 #[derive(Deserialize)]
 struct File {

@@ -256,4 +256,4 @@ fn spelled(vocabulary: &Vocabulary) -> Vec<Vec<u8>> {
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod vectors;
+pub(crate) mod vectors;

@@ -45,7 +45,13 @@ fn vectors(file: &str) -> String {
 }
 
 fn corpus() -> Vec<String> {
-    let fragments: Vec<String> = serde_json::from_str(&vectors("fragments.json")).unwrap();
+    corpus_with(Vec::new())
+}
+
+/// Lines of the fragments of `fragments.json` and of others.
+pub(crate) fn corpus_with(others: Vec<String>) -> Vec<String> {
+    let mut fragments: Vec<String> = serde_json::from_str(&vectors("fragments.json")).unwrap();
+    fragments.extend(others);
     let mut random = Random(1);
     let mut line = || {
         let mut line = String::new();
@@ -62,15 +68,20 @@ fn corpus() -> Vec<String> {
 
 /// How many digests are those of the vectors.
 fn same(name: &str, tokenizer: &Tokenizer) -> usize {
-    let text = vectors(&format!("{name}.txt"));
+    same_digests(&vectors(&format!("{name}.txt")), &corpus(), |line| {
+        let tokens = tokenizer.encode(&[Piece::Text(line)]).unwrap();
+        tokens.as_slice()[usize::from(tokenizer.begin.is_some())..].to_vec()
+    })
+}
+
+/// How many of the digests in a file of vectors are those of a corpus.
+pub(crate) fn same_digests(text: &str, corpus: &[String], encode: impl Fn(&str) -> Vec<u32>) -> usize {
     let wanted: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
     assert_eq!(wanted.len(), LINES / PER_DIGEST);
-    let corpus = corpus();
     let digest = |lines: &[String]| {
         let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
         for line in lines {
-            let tokens = tokenizer.encode(&[Piece::Text(line)]).unwrap();
-            let ids = &tokens.as_slice()[usize::from(tokenizer.begin.is_some())..];
+            let ids = encode(line);
             hash.update(&u32::try_from(ids.len()).unwrap().to_le_bytes());
             ids.iter().for_each(|id| hash.update(&id.to_le_bytes()));
         }
@@ -81,7 +92,7 @@ fn same(name: &str, tokenizer: &Tokenizer) -> usize {
 
 /// To the terminal even where the test runner keeps the output of tests: a skipped test must be seen.
 #[allow(clippy::disallowed_methods, reason = "a skipped test must be seen")]
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     writeln!(std::io::stdout(), "{text}").unwrap();
 }
 
