@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use cocoon_attestation::Digest;
 use cocoon_attestation::wire::{ModelFile, ModelManifest};
-use cocoon_inference::{Breakdown, Engine, EngineConfig, Model, ModelBytes, ModelFormat};
+use cocoon_inference::{Breakdown, Embedder, Engine, EngineConfig, Model, ModelBytes, ModelFormat};
+use tokio::sync::Semaphore;
 
 use crate::events::{EngineFault, Event, EventLog};
 use crate::settings::{ModelSettings, is_twice};
@@ -55,7 +56,36 @@ pub struct Served {
     /// Tokens of prompt and answer together.
     pub context_length: usize,
     /// Runs it.
-    pub engine: Engine,
+    pub work: Work,
+}
+
+/// What a model is for.
+#[expect(clippy::large_enum_variant, reason = "there are a handful of them")]
+#[derive(Debug)]
+pub enum Work {
+    /// It writes text.
+    Writes(Engine),
+    /// It makes vectors of texts.
+    Embeds(Embeds),
+}
+
+/// An embedding model.
+#[derive(Debug)]
+pub struct Embeds {
+    /// Computes vectors.
+    pub embedder: Embedder,
+    /// Requests at once, waiting ones included.
+    pub places: Semaphore,
+    /// Requests that compute in turn.
+    pub running: Semaphore,
+}
+
+impl Served {
+    /// Whether nothing can be asked of it any more.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        matches!(&self.work, Work::Writes(engine) if engine.breakdown().is_some())
+    }
 }
 
 impl std::fmt::Debug for Served {
@@ -160,9 +190,14 @@ impl Models {
         if is_twice(&names) {
             return Err(unusable(ModelError::SameName).into());
         }
-        let count = loaded.len();
-        let start = |(n, model): (usize, Loaded)| model.start(config, (count, count - n), events);
-        let served = loaded.into_iter().enumerate().map(start).collect::<Result<Vec<_>, _>>();
+        let writers = loaded.iter().filter(|model| model.writes()).count();
+        let mut left = writers;
+        let start = |model: Loaded| {
+            let shares = (writers, left);
+            left -= usize::from(model.writes());
+            model.start(config, shares, events)
+        };
+        let served = loaded.into_iter().map(start).collect::<Result<Vec<_>, _>>();
         let served = served.map_err(unusable)?;
         check()?;
         let digests: Vec<_> = served.iter().map(|served| served.digest).collect();
@@ -179,45 +214,83 @@ impl Models {
 struct Loaded {
     name: String,
     digest: Digest,
-    model: Model,
+    model: Weights,
+}
+
+enum Weights {
+    Writes(Box<Model>),
+    /// Not ready to be computed with yet.
+    Embeds(ModelBytes),
 }
 
 impl Loaded {
     fn new(read: ReadModel, on_gpu: bool) -> Result<Self, ModelError> {
         let ReadModel { bytes, digest, name } = read;
+        if Embedder::is_embedder(&bytes) {
+            let name = name.unwrap_or_else(|| "embeddings".to_owned());
+            return Ok(Self { name, digest, model: Weights::Embeds(bytes) });
+        }
         let model = if on_gpu { Model::load_on_gpu(bytes) } else { Model::load(bytes) };
         let model = model.map_err(|source| ModelError::Unusable { got: digest, source })?;
         let name = name.unwrap_or_else(|| api_name(model.display_name()));
-        Ok(Self { name, digest, model })
+        Ok(Self { name, digest, model: Weights::Writes(Box::new(model)) })
     }
 
-    /// Starts the engine of one of so many models, when so many have not started yet, this one included. They share memory evenly.
+    fn writes(&self) -> bool {
+        matches!(self.model, Weights::Writes(_))
+    }
+
+    /// Starts it. `writers`: how many models that write there are, and how many of them have not started yet, this one included. They
+    /// share memory evenly.
     fn start(
         self,
         config: &EngineConfig,
-        (models, left): (usize, usize),
+        writers: (usize, usize),
         events: &EventLog,
     ) -> Result<Served, ModelError> {
         let Self { name, digest, model } = self;
         let unusable = |source| ModelError::Unusable { got: digest, source };
-        let mut config = config.clone();
-        config.kv_bytes = Some(match config.kv_bytes {
-            Some(all) => all / models,
-            // On a GPU this is a part of what is free now.
-            None => model.usual_kv_bytes().map_err(unusable)? / left,
-        });
-        let engine = Engine::start(model, config).map_err(unusable)?;
-        let events = events.clone();
-        engine.on_breakdown(move |why| {
-            let reason = match why {
-                Breakdown::Gpu => EngineFault::Gpu,
-                Breakdown::Panic | _ => EngineFault::Panicked,
-            };
-            events.log(&Event::EngineBroken { reason });
-        });
-        let context_length = engine.context_length();
-        Ok(Served { name, digest, context_length, engine })
+        let (work, context_length) = match model {
+            Weights::Writes(model) => {
+                let engine = start_engine(*model, config, writers, events).map_err(unusable)?;
+                let context_length = engine.context_length();
+                (Work::Writes(engine), context_length)
+            }
+            Weights::Embeds(bytes) => {
+                let embedder =
+                    Embedder::load(bytes, config.threads, config.turns.clone()).map_err(unusable)?;
+                let context_length = embedder.context_length();
+                let places = config.max_running.saturating_add(config.max_waiting);
+                let (places, running) = (Semaphore::new(places), Semaphore::new(config.max_running));
+                (Work::Embeds(Embeds { embedder, places, running }), context_length)
+            }
+        };
+        Ok(Served { name, digest, context_length, work })
     }
+}
+
+fn start_engine(
+    model: Model,
+    config: &EngineConfig,
+    (writers, left): (usize, usize),
+    events: &EventLog,
+) -> Result<Engine, cocoon_inference::Error> {
+    let mut config = config.clone();
+    config.kv_bytes = Some(match config.kv_bytes {
+        Some(all) => all / writers,
+        // On a GPU this is a part of what is free now.
+        None => model.usual_kv_bytes()? / left,
+    });
+    let engine = Engine::start(model, config)?;
+    let events = events.clone();
+    engine.on_breakdown(move |why| {
+        let reason = match why {
+            Breakdown::Gpu => EngineFault::Gpu,
+            Breakdown::Panic | _ => EngineFault::Panicked,
+        };
+        events.log(&Event::EngineBroken { reason });
+    });
+    Ok(engine)
 }
 
 /// The manifest of a model that was read.

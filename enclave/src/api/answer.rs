@@ -19,7 +19,7 @@ use super::format::Asked;
 use super::respond::{Body, comment, event_stream, json_response};
 use super::wanted::{Answer, Head, Outcome, Piece, Wanted, Writer};
 use crate::Enclave;
-use crate::model::Served;
+use crate::model::{Embeds, Served, Work};
 
 /// Prompts that are being rendered and split into tokens at once, schemas that are compiled included.
 static PREPARING: Semaphore = Semaphore::const_new(2);
@@ -53,12 +53,45 @@ pub(super) async fn on_engine<T: Send + 'static>(
     served: &Arc<Served>,
     work: impl FnOnce(&Engine) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
+    served.engine()?;
+    off_thread(served, move |served| work(served.engine()?)).await
+}
+
+/// The same, for any model.
+pub(super) async fn off_thread<T: Send + 'static>(
+    served: &Arc<Served>,
+    work: impl FnOnce(&Served) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
     let internal = || ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the engine failed");
     let turn = PREPARING.acquire().await.map_err(|_closed| internal())?;
     let served = Arc::clone(served);
-    let done = tokio::task::spawn_blocking(move || work(&served.engine)).await;
+    let done = tokio::task::spawn_blocking(move || work(&served)).await;
     drop(turn);
     done.map_err(|_panicked| internal())?
+}
+
+impl Served {
+    /// What writes, or an error for requests that want text.
+    fn engine(&self) -> Result<&Engine, ApiError> {
+        match &self.work {
+            Work::Writes(engine) => Ok(engine),
+            Work::Embeds(_) => {
+                let message = "makes vectors and writes no text; ask it at POST /v1/embeddings";
+                Err(ApiError::invalid("model", message).code("unsupported_value"))
+            }
+        }
+    }
+
+    /// What makes vectors, or an error for requests that want them.
+    pub(super) fn embeds(&self) -> Result<&Embeds, ApiError> {
+        match &self.work {
+            Work::Embeds(embeds) => Ok(embeds),
+            Work::Writes(_) => {
+                let message = "writes text and makes no vectors; GET /v1/models says which models have type embedding";
+                Err(ApiError::invalid("model", message).code("unsupported_value"))
+            }
+        }
+    }
 }
 
 fn submit(

@@ -100,9 +100,14 @@ impl Object {
         Self::from_value(value.ok_or_else(missing)?, self.path_of(name))
     }
 
+    /// A field, which stays.
+    pub(crate) fn peek(&self, name: &str) -> Option<&Value> {
+        self.fields.get(name)
+    }
+
     /// Whether a field is there.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.fields.get(name).is_some_and(|value| !value.is_null())
+        self.peek(name).is_some_and(|value| !value.is_null())
     }
 
     pub(crate) fn text(&mut self, name: &str) -> Result<Option<SecretString>, ApiError> {

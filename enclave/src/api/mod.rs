@@ -5,6 +5,7 @@
 //! | `POST /v1/chat/completions` | an answer, streamed or whole, that ends with a receipt; padded unless the request says otherwise |
 //! | `POST /v1/completions` | the same for a text instead of a conversation |
 //! | `POST /v1/responses` | the same in OpenAI's newer shape |
+//! | `POST /v1/embeddings` | vectors of texts |
 //! | `POST /v1/tokens/count` | how many tokens a prompt has |
 //! | `GET /v1/models` | the models |
 //! | `GET /.well-known/cocoon/status` | whether the model is loaded |
@@ -16,6 +17,7 @@ mod calls;
 mod chat;
 mod chat_request;
 mod completions;
+mod embeddings;
 mod error;
 mod fields;
 mod format;
@@ -41,18 +43,18 @@ use cocoon_inference::{CacheSalt, ClientId};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::Enclave;
 use crate::attest::AttestError;
 use crate::gate::Attested;
-use crate::model::Served;
+use crate::model::{Served, Work};
 use account::Account;
 use error::ApiError;
 use json::Object;
-use padded::padded;
+use padded::{Rate, padded};
 use receipted::receipted;
 use respond::{Body, json_response, whole};
 use wanted::{Outcome, Wanted};
@@ -66,11 +68,15 @@ const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// Bodies of all clients together, in KiB: 64 MiB. What does not fit is told to come back.
 static BODIES: Semaphore = Semaphore::const_new(64 * 1024);
 
+/// Answers here are larger than elsewhere.
+const EMBEDDINGS: &str = "/v1/embeddings";
+
 /// All there are.
-const URLS: [&str; 7] = [
+const URLS: [&str; 8] = [
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/responses",
+    EMBEDDINGS,
     "/v1/tokens/count",
     "/v1/models",
     STATUS_PATH,
@@ -144,8 +150,9 @@ impl Api {
         let mut response = match profile {
             _ if !of_model => self.respond(request).await,
             None | Some(b"1") => {
+                let rate = if request.uri().path() == EMBEDDINGS { Rate::Vectors } else { Rate::Text };
                 let api = Arc::clone(self);
-                padded(async move { api.respond(request).await }, node)
+                padded(async move { api.respond(request).await }, node, rate)
             }
             Some(b"0") => receipted(self.respond(request).await, node),
             Some(_) => {
@@ -167,6 +174,7 @@ impl Api {
             ("/v1/chat/completions", Method::POST) => self.generate(request, chat_request::parse).await,
             ("/v1/completions", Method::POST) => self.generate(request, completions::parse).await,
             ("/v1/responses", Method::POST) => self.generate(request, responses::parse).await,
+            (EMBEDDINGS, Method::POST) => self.embed(request).await,
             ("/v1/tokens/count", Method::POST) => self.count(request).await,
             ("/v1/models", Method::GET) => self.models(),
             (STATUS_PATH, Method::GET) => Ok(self.status()),
@@ -199,20 +207,45 @@ impl Api {
         answer::answer(&self.enclave, &served, wanted, deadline, account).await
     }
 
-    async fn count(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+    /// Vectors of texts.
+    async fn embed(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+        let deadline = Instant::now() + self.limits.request_deadline;
         let body = read_body(request, MAX_BODY).await?;
-        let wanted = parse_any(&body)?;
+        let wanted = embeddings::read(Object::parse(&body)?)?;
         let served = self.check_model(&wanted.model)?;
         let account = self.account(&body, &served);
         drop(body);
-        let (generate, names) = (wanted.generate, wanted.names);
-        let count = answer::on_engine(&served, move |engine| Ok(engine.count(&generate)?)).await;
-        let count = count.map_err(|error| error.with_names(names))?;
+        embeddings::answer(&served, wanted, deadline, account).await
+    }
+
+    async fn count(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+        let body = read_body(request, MAX_BODY).await?;
+        let object = Object::parse(&body)?;
+        let embeds = object.peek("model").and_then(Value::as_str).is_some_and(|name| self.embeds(name));
+        let (count, account) = if embeds {
+            let wanted = embeddings::read(object)?;
+            let served = self.check_model(&wanted.model)?;
+            let account = self.account(&body, &served);
+            (embeddings::count(&served, wanted.texts).await?, account)
+        } else {
+            let wanted = read_any(object)?;
+            let served = self.check_model(&wanted.model)?;
+            let account = self.account(&body, &served);
+            let (generate, names) = (wanted.generate, wanted.names);
+            let count = answer::on_engine(&served, move |engine| Ok(engine.count(&generate)?)).await;
+            (count.map_err(|error| error.with_names(names))?, account)
+        };
         let mut response =
             json_response(StatusCode::OK, &json!({ "object": "token_count", "prompt_tokens": count }));
         account.settle(Outcome { prompt_tokens: 0, completion_tokens: 0, finish_reason: "counted" });
         response.extensions_mut().insert(account);
         Ok(response)
+    }
+
+    /// Whether the model of this name is there and makes vectors.
+    fn embeds(&self, name: &str) -> bool {
+        let mut served = self.enclave.models.served().into_iter().flatten();
+        served.any(|served| served.name == name && matches!(served.work, Work::Embeds(_)))
     }
 
     fn account(&self, body: &[u8], served: &Served) -> Account {
@@ -232,14 +265,23 @@ impl Api {
     fn models(&self) -> Result<Response<Body>, ApiError> {
         let served = self.enclave.models.served().ok_or_else(|| self.loading())?;
         let model = |served: &Arc<Served>| {
-            json!({
+            let (kind, dimensions) = match &served.work {
+                Work::Writes(_) => ("chat", None),
+                Work::Embeds(embeds) => ("embedding", Some(embeds.embedder.dimensions())),
+            };
+            let mut model = json!({
                 "id": served.name,
                 "object": "model",
                 "created": 0,
                 "owned_by": "cocoon",
+                "type": kind,
                 "manifest_digest": served.digest,
                 "context_length": served.context_length,
-            })
+            });
+            if let Some(dimensions) = dimensions {
+                model["dimensions"] = dimensions.into();
+            }
+            model
         };
         let models: Vec<_> = served.iter().map(model).collect();
         Ok(json_response(StatusCode::OK, &json!({ "object": "list", "data": models })))
@@ -248,7 +290,7 @@ impl Api {
     fn status(&self) -> Response<Body> {
         let (read, total) = self.enclave.models.progress();
         let state = match self.enclave.models.served() {
-            Some(served) if served.iter().any(|served| served.engine.breakdown().is_some()) => "failed",
+            Some(served) if served.iter().any(|served| served.is_broken()) => "failed",
             Some(_) => "ready",
             None => "loading",
         };
@@ -291,9 +333,8 @@ impl Api {
     }
 }
 
-/// The body of any endpoint that answers.
-fn parse_any(body: &[u8]) -> Result<Wanted, ApiError> {
-    let object = Object::parse(body)?;
+/// The body of any endpoint that answers with text.
+fn read_any(object: Object) -> Result<Wanted, ApiError> {
     if object.has("input") {
         responses::read(object)
     } else if object.has("prompt") {
@@ -308,6 +349,7 @@ pub(crate) fn fuzz_request(body: &[u8]) {
     for parse in [chat_request::parse, completions::parse, responses::parse] {
         let _any = parse(body).is_ok();
     }
+    let _embeddings = Object::parse(body).and_then(embeddings::read).is_ok();
 }
 
 /// For fuzzing.

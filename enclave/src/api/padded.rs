@@ -1,5 +1,6 @@
 //! Padded answers: cells of constant size at a constant rate, from before anything is known of the answer until a whole second after
-//! it. What a host sees is for how many seconds, not what status, how many tokens, or when each of them came.
+//! it. What a host sees is for how many seconds, not what status, how many tokens, or when each of them came; of vectors also how many there
+//! are, to a power of two, if they take more than 160 KiB.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -7,9 +8,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cocoon_attestation::receipt::SignedReceipt;
-use cocoon_attestation::wire::{CELL_CONTENT, Cell, PAD_HEADER, encode_cell};
+use cocoon_attestation::wire::{CELL_CONTENT, CELL_LEN, Cell, PAD_HEADER, encode_cell};
 use http::response::Parts;
 use http::{HeaderValue, Response};
 use http_body_util::BodyExt;
@@ -22,10 +23,19 @@ use super::respond::Body;
 use crate::node::Node;
 
 const TICK: Duration = Duration::from_millis(50);
-/// Cells of a second. An answer has a multiple of so many.
-const CELLS: u32 = 20;
-/// No more of an answer waits for its turn; the rest waits where it is made, and may be put together there.
-const MOST_WAITING: usize = 2 * CELL_CONTENT;
+/// Ticks of a second. An answer has a multiple of so many.
+const TICKS: u32 = 20;
+/// Cells of a tick in answers with vectors.
+const MANY: usize = 16;
+
+/// How much is sent in a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rate {
+    /// A cell.
+    Text,
+    /// 16 cells; what is more than a second of them comes at once, in a power of two of cells.
+    Vectors,
+}
 
 type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
@@ -33,11 +43,12 @@ type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 pub(super) fn padded(
     answer: impl Future<Output = Response<Body>> + Send + 'static,
     node: Arc<Node>,
+    rate: Rate,
 ) -> Response<Body> {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (state, waiting) = (State::Answering(Box::pin(answer)), Vec::new());
-    let mut response = Response::new(Padded { node, state, tick, waiting, cells: 0 }.boxed_unsync());
+    let mut response = Response::new(Padded { node, state, rate, tick, waiting, ticks: 0 }.boxed_unsync());
     response.headers_mut().insert(PAD_HEADER, HeaderValue::from_static("1"));
     response
 }
@@ -45,10 +56,11 @@ pub(super) fn padded(
 struct Padded {
     node: Arc<Node>,
     state: State,
+    rate: Rate,
     tick: Interval,
     /// What was not sent yet.
     waiting: Vec<u8>,
-    cells: u32,
+    ticks: u32,
 }
 
 enum State {
@@ -62,7 +74,7 @@ enum State {
 impl Padded {
     /// Takes what there is of the answer.
     fn pull(&mut self, cx: &mut Context<'_>) {
-        while self.waiting.len() < MOST_WAITING {
+        while self.waiting.len() < self.most_waiting() {
             match &mut self.state {
                 State::Answering(answer) => {
                     let Poll::Ready(response) = answer.as_mut().poll(cx) else { return };
@@ -83,6 +95,24 @@ impl Padded {
                 },
                 State::Ending(_) | State::Ended => return,
             }
+        }
+    }
+
+    /// No more of an answer waits for its turn; the rest waits where it is made, and may be put together there.
+    fn most_waiting(&self) -> usize {
+        match self.rate {
+            Rate::Text => 2 * CELL_CONTENT,
+            Rate::Vectors => usize::MAX,
+        }
+    }
+
+    /// Cells of this tick.
+    fn cells(&self) -> usize {
+        let left = self.waiting.len().div_ceil(CELL_CONTENT) + 1; // and the one that ends it
+        match self.rate {
+            Rate::Text => 1,
+            Rate::Vectors if left > MANY * TICKS as usize => left.next_power_of_two(),
+            Rate::Vectors => MANY,
         }
     }
 
@@ -120,12 +150,14 @@ impl HttpBody for Padded {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = self.get_mut();
         this.pull(cx);
-        if matches!(this.state, State::Ended) && this.cells.is_multiple_of(CELLS) {
+        if matches!(this.state, State::Ended) && this.ticks.is_multiple_of(TICKS) {
             return Poll::Ready(None);
         }
         ready!(this.tick.poll_tick(cx));
-        this.cells = this.cells.wrapping_add(1);
-        let cell = encode_cell(&this.next_cell());
-        Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(&cell)))))
+        this.ticks = this.ticks.wrapping_add(1);
+        let cells = this.cells();
+        let mut sent = BytesMut::with_capacity(cells * CELL_LEN);
+        (0..cells).for_each(|_| sent.extend_from_slice(&encode_cell(&this.next_cell())));
+        Poll::Ready(Some(Ok(Frame::data(sent.freeze()))))
     }
 }

@@ -21,6 +21,7 @@ use crate::huggingface::{self, CONFIG, TOKENIZER, need};
 use crate::model_file::{ModelBytes, ModelFormat};
 use crate::request::MAX_PROMPT_BYTES;
 use crate::secret::{SecretString, Tokens};
+use crate::turns::Turns;
 use bert::{Bert, Buffers};
 use std::sync::{Mutex, PoisonError};
 use wordpiece::WordPiece;
@@ -38,6 +39,7 @@ pub struct Embedder {
     tokenizer: WordPiece,
     model: Bert,
     threads: Threads,
+    turns: Turns,
     buffers: Mutex<Buffers>,
     dimensions: usize,
     context_length: usize,
@@ -79,7 +81,7 @@ impl Embedder {
 
     /// Loads a model, to be computed by `threads` with the caller's (at least 1). What the engine does not know or compute is
     /// refused by its name.
-    pub fn load(bytes: ModelBytes, threads: usize) -> Result<Self, Error> {
+    pub fn load(bytes: ModelBytes, threads: usize, turns: Turns) -> Result<Self, Error> {
         let files = bytes.named();
         if bytes.format() != ModelFormat::Safetensors {
             let name = "GGUF".to_owned();
@@ -96,6 +98,7 @@ impl Embedder {
             tokenizer,
             model,
             threads: Threads::new(threads)?,
+            turns,
             buffers: Mutex::default(),
             dimensions: config.hidden,
             context_length: config.positions,
@@ -163,6 +166,7 @@ impl Embedder {
     }
 
     fn compute(&self, pack: &[Tokens]) -> Result<Vec<Zeroizing<Vec<f32>>>, Error> {
+        let _turn = self.turns.take();
         // What a panic left in them is wiped with the rest.
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         let values = self.model.embed(&self.threads, pack, &mut buffers);

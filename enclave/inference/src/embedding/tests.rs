@@ -21,7 +21,7 @@ pub(super) fn tiny_tokenizer() -> WordPiece {
 }
 
 fn embedder(threads: usize) -> Embedder {
-    Embedder::load(tiny(), threads).unwrap()
+    Embedder::load(tiny(), threads, Turns::default()).unwrap()
 }
 
 fn texts(all: &[&str]) -> Vec<SecretString> {
@@ -124,7 +124,7 @@ fn nothing_is_left_of_a_text_and_nothing_is_printed() {
 fn error(change: impl Fn(&mut Vec<(String, Vec<u8>)>)) -> String {
     let mut files = tiny_files();
     change(&mut files);
-    Embedder::load(ModelBytes::from_files(files), 1).err().unwrap().to_string()
+    Embedder::load(ModelBytes::from_files(files), 1, Turns::default()).err().unwrap().to_string()
 }
 
 /// Replaces text in a file by as many bytes.
@@ -178,7 +178,7 @@ fn a_folder_must_be_whole_and_every_tensor_must_be_known() {
         let error = error(|files| edit(files, CONFIG, from, to));
         assert!(error.contains(says), "{from}: {error}");
     }
-    let gguf = Embedder::load(ModelBytes::from_vec(b"GGUF".to_vec()), 1).err().unwrap().to_string();
+    let gguf = Embedder::load(ModelBytes::from_vec(b"GGUF".to_vec()), 1, Turns::default()).err().unwrap().to_string();
     assert!(gguf.contains("safetensors"), "{gguf}");
 }
 
@@ -198,7 +198,7 @@ fn tensors_may_have_the_prefix_of_the_model() {
     let (_, bytes) = files.iter_mut().find(|(file, _)| file == WEIGHTS).unwrap();
     let [length, ..] = bytes.as_chunks_mut::<8>().0 else { panic!("a header") };
     *length = (u64::from_le_bytes(*length) + grown).to_le_bytes();
-    let prefixed = Embedder::load(ModelBytes::from_files(files), 1).unwrap();
+    let prefixed = Embedder::load(ModelBytes::from_files(files), 1, Turns::default()).unwrap();
     let text = texts(&["hello world"]);
     let ours = |embedder: &Embedder| bits(&embedder.embed(&text, &|| true).unwrap()[0]);
     assert!(ours(&prefixed) == ours(&embedder(1)));
@@ -212,7 +212,7 @@ fn weights_that_are_no_numbers_are_noticed() {
     let header = u64::from_le_bytes(*bytes.first_chunk().unwrap());
     let start = 8 + usize::try_from(header).unwrap() + 64 * 8;
     bytes[start..].fill(0xff);
-    let broken = Embedder::load(ModelBytes::from_files(files), 1).unwrap();
+    let broken = Embedder::load(ModelBytes::from_files(files), 1, Turns::default()).unwrap();
     let result = broken.embed(&texts(&["the"]), &|| true);
     let error = result.err().unwrap();
     assert!(matches!(error, EmbedError::Failed(Error::Compute(_))), "{error}");

@@ -65,7 +65,7 @@ fn apart(name: &str, embedder: &Embedder) -> (f32, f64) {
 
 #[test]
 fn a_tiny_model_computes_as_in_transformers() {
-    let embedder = Embedder::load(super::tests::tiny(), 2).unwrap();
+    let embedder = Embedder::load(super::tests::tiny(), 2, Turns::default()).unwrap();
     apart("tiny", &embedder);
 }
 
@@ -73,7 +73,7 @@ fn a_tiny_model_computes_as_in_transformers() {
 fn all_minilm_l6_v2_computes_as_in_transformers() {
     let Some(bytes) = minilm() else { return };
     assert!(Embedder::is_embedder(&bytes));
-    let embedder = Embedder::load(bytes, 2).unwrap();
+    let embedder = Embedder::load(bytes, 2, Turns::default()).unwrap();
     assert_eq!((embedder.dimensions(), embedder.context_length()), (384, 512));
     apart("minilm", &embedder);
     assert_eq!(same("minilm", &embedder.tokenizer), 100);
