@@ -20,7 +20,7 @@ use cocoon_measurements::{explain, image, predict};
 pub type Target = fn(&[u8]);
 
 /// Name and function of every target.
-pub const TARGETS: [(&str, Target); 46] = [
+pub const TARGETS: [(&str, Target); 49] = [
     ("attest_request", |bytes| round_trip(AttestRequest::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("attest_response", |bytes| round_trip(AttestResponse::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("epoch_statement", |bytes| round_trip(EpochStatement::decode(bytes).ok().map(|m| m.encode()), bytes)),
@@ -129,6 +129,9 @@ pub const TARGETS: [(&str, Target); 46] = [
     ("model_config", cocoon_inference::fuzzing::config),
     ("tokenizer_json", cocoon_inference::fuzzing::tokenizer),
     ("client_text", |bytes| cocoon_inference::fuzzing::text(&String::from_utf8_lossy(bytes))),
+    ("bert_config", cocoon_inference::fuzzing::bert_config),
+    ("bert_tokenizer", cocoon_inference::fuzzing::bert_tokenizer),
+    ("bert_text", |bytes| cocoon_inference::fuzzing::bert_text(&String::from_utf8_lossy(bytes))),
     ("chat_template", |bytes| {
         if let Ok(source) = std::str::from_utf8(bytes) {
             cocoon_inference::fuzzing::template(source);

@@ -1,5 +1,9 @@
 //! Entry points for fuzzers: each takes anything and must neither panic nor allocate much more than it was given.
 
+mod bert;
+
+pub use bert::{bert_config, bert_text, bert_tokenizer};
+
 use crate::grammar::{Grammars, Rules};
 use crate::model::Model;
 use crate::model_file::ModelBytes;
@@ -74,15 +78,7 @@ static GOOD: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(|| {
         (format!("{layer}mlp.up_proj.weight"), vec![32, 32]),
         (format!("{layer}mlp.down_proj.weight"), vec![32, 32]),
     ];
-    let mut end = 0;
-    let entry = |(name, shape): (String, Vec<usize>)| {
-        let start = end;
-        end += 2 * shape.iter().product::<usize>();
-        (name, json!({"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}))
-    };
-    let header = tensors.into_iter().map(entry).collect::<serde_json::Map<_, _>>();
-    let header = Value::Object(header).to_string().into_bytes();
-    let weights = [&(header.len() as u64).to_le_bytes()[..], &header, &vec![0x3c; end]].concat();
+    let weights = weights(tensors.into());
     let about = json!({"bos_token": "<s>", "eos_token": "</s>", "chat_template": TEMPLATE});
     let files: [(&str, Vec<u8>); 4] = [
         ("model.safetensors", weights),
@@ -92,6 +88,19 @@ static GOOD: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(|| {
     ];
     files.map(|(name, bytes)| (name.to_owned(), bytes)).to_vec()
 });
+
+/// A file of tensors in BF16, all of the same small numbers.
+fn weights(tensors: Vec<(String, Vec<usize>)>) -> Vec<u8> {
+    let mut end = 0;
+    let entry = |(name, shape): (String, Vec<usize>)| {
+        let start = end;
+        end += 2 * shape.iter().product::<usize>();
+        (name, json!({"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}))
+    };
+    let header = tensors.into_iter().map(entry).collect::<serde_json::Map<_, _>>();
+    let header = Value::Object(header).to_string().into_bytes();
+    [&(header.len() as u64).to_le_bytes()[..], &header, &vec![0x3c; end]].concat()
+}
 
 /// A SentencePiece tokenizer of bytes, with some words.
 fn pieces() -> Value {

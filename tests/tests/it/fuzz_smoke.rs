@@ -88,6 +88,8 @@ fn seeds() -> Vec<Vec<u8>> {
         "tests/vectors/huggingface/gemma3/config.json",
         "tests/vectors/huggingface/mistral/model.safetensors",
         "tests/vectors/huggingface/qwen2/tokenizer.json",
+        "tests/vectors/embedding/tiny/config.json",
+        "tests/vectors/embedding/tiny/tokenizer.json",
         "tests/vectors/templates/qwen3.jinja",
         "tests/vectors/tokenizer/fragments.json",
     ] {
@@ -101,6 +103,9 @@ fn seeds() -> Vec<Vec<u8>> {
     let schema = r##"{"type":"object","properties":{"a":{"type":"string","pattern":"^a+$"},"b":{"$ref":"#"}},"required":["a"]}"##;
     let call = "Wait.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": [\"}\"]}}\n</tool_call>";
     seeds.extend([chat, template, tools, response, completion, schema, call].map(Into::into));
+    let bert = r#"{"architectures":["BertModel"],"model_type":"bert","vocab_size":20,"hidden_size":16,"intermediate_size":16,
+        "num_hidden_layers":1,"num_attention_heads":1,"max_position_embeddings":32,"type_vocab_size":1}"#;
+    seeds.push(bert.into());
     let mut gguf = vec![0; 4096];
     std::io::Read::read_exact(&mut std::fs::File::open(cocoon_tests::model()).unwrap(), &mut gguf).unwrap();
     seeds.push(gguf);

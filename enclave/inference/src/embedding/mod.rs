@@ -126,6 +126,11 @@ impl Embedder {
         self.tokenizer.count(text)
     }
 
+    /// The tokens of a text, however long, for fuzzing: they reveal the text.
+    pub(crate) fn dangerous_tokens(&self, text: &str) -> Tokens {
+        self.tokenizer.encode(text, usize::MAX).unwrap_or_default()
+    }
+
     /// The embedding of each text, in order. `go_on` is asked before each pack of some 512 tokens.
     ///
     /// Fails before anything is computed if there are more than [`MAX_EMBED_TEXTS`] texts, or one is longer than
