@@ -51,6 +51,13 @@ test("json_schema, tools, n, responses", async () => {
   assert.ok(response.output_text.length);
 });
 
+test("texts become vectors", async () => {
+  const { data, usage } = await client.embeddings.create({ model: "tiny", input: ["a rainbow", "a contract"] });
+  assert.deepEqual(data.map((item) => item.embedding.length), [32, 32]);
+  assert.ok(Math.abs(data[0].embedding.reduce((sum, x) => sum + x * x, 0) - 1) < 1e-5);
+  assert.equal(usage.prompt_tokens, usage.total_tokens);
+});
+
 test("errors are those of the library", async () => {
   const refused = async (kind, param, code, more) => {
     const error = await chat(more).then(() => null, (error) => error);

@@ -154,6 +154,23 @@ class Formats(unittest.TestCase):
         self.assertEqual((text, last), (whole.output_text, "response.incomplete"))
 
 
+class Embeddings(unittest.TestCase):
+    def test_texts_become_vectors(self):
+        texts = ["a rainbow", "a rainbow", "the law of contracts"]
+        # The library asks for base64 and unpacks it.
+        whole = client.embeddings.create(model="tiny", input=texts)
+        one, same, other = (item.embedding for item in whole.data)
+        self.assertEqual((len(one), one == same, one == other), (32, True, False))
+        self.assertAlmostEqual(sum(x * x for x in one), 1, places=5)
+        numbers = client.embeddings.create(model="tiny", input=texts[0], encoding_format="float").data[0].embedding
+        for a, b in zip(one, numbers, strict=True):
+            self.assertAlmostEqual(a, b, places=6)
+        self.assertEqual(whole.usage.prompt_tokens, whole.usage.total_tokens)
+        with self.assertRaises(openai.BadRequestError) as caught:
+            client.embeddings.create(model="tiny", input=texts, dimensions=8)
+        self.assertEqual(caught.exception.param, "dimensions")
+
+
 class Errors(unittest.TestCase):
     def refused(self, kind, param, code, **wanted):
         with self.assertRaises(kind) as caught:

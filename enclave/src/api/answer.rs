@@ -87,7 +87,8 @@ impl Served {
         match &self.work {
             Work::Embeds(embeds) => Ok(embeds),
             Work::Writes(_) => {
-                let message = "writes text and makes no vectors; GET /v1/models says which models have type embedding";
+                let message =
+                    "writes text and makes no vectors; GET /v1/models says which models have type embedding";
                 Err(ApiError::invalid("model", message).code("unsupported_value"))
             }
         }

@@ -275,6 +275,9 @@ mod tests {
             assert_eq!(error["error"]["param"], param, "{error}");
             assert!(!error.to_string().contains("secret words"), "{error}");
         }
-        assert_eq!(parsed(|body| body["input"] = vec!["a"; MAX_EMBED_TEXTS].into()).ok().unwrap().texts.len(), 2048);
+        assert_eq!(
+            parsed(|body| body["input"] = vec!["a"; MAX_EMBED_TEXTS].into()).ok().unwrap().texts.len(),
+            2048
+        );
     }
 }

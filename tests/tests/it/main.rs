@@ -8,6 +8,7 @@ mod client_gate;
 mod command_line;
 mod corpus;
 mod docs;
+mod embeddings;
 mod endorsements;
 mod epochs;
 mod event_log;

@@ -22,7 +22,9 @@ fn installed(path: &str) -> Option<PathBuf> {
 
 /// Runs a program that finds the API at `OPENAI_BASE_URL`.
 fn run(command: &mut Command) {
-    let enclave = EnclaveProcess::start(&[]);
+    let tiny = repository().join("tests/vectors/embedding/tiny");
+    let flags = ["--model", tiny.to_str().unwrap(), "--model-name", "smol", "--model-name", "tiny"];
+    let enclave = EnclaveProcess::start(&flags);
     let policy = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(policy.path(), enclave.policy_text()).unwrap();
     let mut proxy = Command::new(binary("cocoon"));

@@ -178,7 +178,10 @@ fn a_folder_must_be_whole_and_every_tensor_must_be_known() {
         let error = error(|files| edit(files, CONFIG, from, to));
         assert!(error.contains(says), "{from}: {error}");
     }
-    let gguf = Embedder::load(ModelBytes::from_vec(b"GGUF".to_vec()), 1, Turns::default()).err().unwrap().to_string();
+    let gguf = Embedder::load(ModelBytes::from_vec(b"GGUF".to_vec()), 1, Turns::default())
+        .err()
+        .unwrap()
+        .to_string();
     assert!(gguf.contains("safetensors"), "{gguf}");
 }
 

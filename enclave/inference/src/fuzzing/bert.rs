@@ -4,6 +4,7 @@ use super::weights;
 use crate::embedding::Embedder;
 use crate::model_file::ModelBytes;
 use crate::secret::SecretString;
+use crate::turns::Turns;
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
@@ -41,7 +42,7 @@ fn folder_with(name: &str, bytes: &[u8]) {
     files.push((name.to_owned(), bytes.to_vec()));
     let files = ModelBytes::from_files(files);
     let known = Embedder::is_embedder(&files);
-    if let Ok(embedder) = Embedder::load(files, 1) {
+    if let Ok(embedder) = Embedder::load(files, 1, Turns::default()) {
         assert!(known, "loaded what is no embedder");
         let _any = embedder.embed(&["[CLS] abc déf".into()], &|| true);
     }
@@ -95,7 +96,7 @@ fn tokenizer() -> Value {
 }
 
 static EMBEDDER: LazyLock<Option<Embedder>> =
-    LazyLock::new(|| Embedder::load(ModelBytes::from_files(GOOD.clone()), 1).ok());
+    LazyLock::new(|| Embedder::load(ModelBytes::from_files(GOOD.clone()), 1, Turns::default()).ok());
 
 #[cfg(test)]
 mod tests {
