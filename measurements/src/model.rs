@@ -11,6 +11,9 @@ use ring::digest::{Context, SHA256};
 /// Every GGUF file starts so (GGUF specification, "File Structure").
 const GGUF_MAGIC: [u8; 4] = *b"GGUF";
 
+/// What is looked at of the beginning of a file: the magic of archives (POSIX.1-1988, ustar) is in it.
+const START: usize = 512;
+
 /// Why there is no manifest.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -44,7 +47,11 @@ pub fn manifest(path: &Path) -> Result<ModelManifest, Error> {
 
 fn gguf(path: &Path) -> Result<ModelManifest, Error> {
     let (file, start) = hash(path, "model.gguf")?;
-    if start != GGUF_MAGIC {
+    if start.get(257..).is_some_and(|magic| magic.starts_with(b"ustar")) {
+        let why = "an archive; give the folder that it was made from, which is the same model";
+        return Err(Error::NotAModel { path: path.to_owned(), why });
+    }
+    if !start.starts_with(&GGUF_MAGIC) {
         return Err(Error::NotAModel { path: path.to_owned(), why: "not a GGUF file" });
     }
     Ok(ModelManifest::gguf(file.size, file.sha256))
@@ -92,7 +99,7 @@ fn hash(path: &Path, name: &str) -> Result<(ModelFile, Vec<u8>), Error> {
     loop {
         let n = file.read(&mut buffer).map_err(at)?;
         let Some(read) = buffer.get(..n).filter(|read| !read.is_empty()) else { break };
-        start.extend(read.iter().take(GGUF_MAGIC.len().saturating_sub(start.len())));
+        start.extend(read.iter().take(START.saturating_sub(start.len())));
         context.update(read);
         size += n as u64;
     }
@@ -145,6 +152,10 @@ mod tests {
             std::fs::write(dir.path().join("x"), content).unwrap();
             assert!(manifest(&dir.path().join("x")).unwrap_err().to_string().contains("not a GGUF file"));
         }
+        let mut archive = vec![0; 1024];
+        archive[257..262].copy_from_slice(b"ustar");
+        std::fs::write(dir.path().join("x"), archive).unwrap();
+        assert!(manifest(&dir.path().join("x")).unwrap_err().to_string().contains("give the folder"));
         assert!(matches!(manifest(&dir.path().join("missing")), Err(Error::Unreachable { .. })));
     }
 }

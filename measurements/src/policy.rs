@@ -1,4 +1,4 @@
-//! The policy that accepts one image in one shape, with one model: what a client needs before there is a release.
+//! The policy that accepts one image in one shape, with its models: what a client needs before there is a release.
 
 use cocoon_attestation::binding::host_data;
 use cocoon_attestation::policy::{self, SimulatedPolicy};
@@ -13,8 +13,8 @@ pub struct Accepted<'a> {
     pub snp: Measurement,
     /// Registers on TDX.
     pub tdx: tdx::Prediction,
-    /// Digest of the model manifest.
-    pub model: Digest,
+    /// Digests of the model manifests, in the order of S.
+    pub models: &'a [Digest],
     /// Digest of the configuration, from the image's manifest.
     pub config: Digest,
     /// Root of a simulated platform, PEM: then nothing else is accepted.
@@ -26,19 +26,23 @@ impl Accepted<'_> {
     #[must_use]
     pub fn to_toml(&self) -> String {
         if let Some(root_pem) = self.simulated_root {
-            let models = [self.model];
             let policy =
-                SimulatedPolicy { root_pem, measurement: self.snp, models: &models, config: self.config };
+                SimulatedPolicy { root_pem, measurement: self.snp, models: self.models, config: self.config };
             return policy.to_toml();
         }
         let exactly = |value: String| format!("{{ exactly = \"{value}\" }}");
+        let quoted: Vec<_> = self.models.iter().map(|digest| format!("\"{digest}\"")).collect();
+        let models = match &quoted[..] {
+            [one] => format!("{{ exactly = {one} }}"),
+            several => format!("{{ any_of = [{}] }}", several.join(", ")),
+        };
         let rows = [
             ("measurement", exactly(self.snp.to_string())),
             (
                 "host_data",
                 format!(
                     "{{ any_of = [\"{}\", \"{}\"] }}",
-                    hex::encode(host_data(self.config, &[self.model]).0),
+                    hex::encode(host_data(self.config, self.models).0),
                     "0".repeat(64)
                 ),
             ),
@@ -46,7 +50,7 @@ impl Accepted<'_> {
             ("rtmr0", "{ unchecked = \"depends on memory and devices (docs/measurements.md)\" }".to_owned()),
             ("rtmr1", exactly(self.tdx.rtmr1.to_string())),
             ("rtmr2", exactly(self.tdx.rtmr2.to_string())),
-            ("model", exactly(self.model.to_string())),
+            ("model", models),
             ("config", exactly(self.config.to_string())),
         ];
         let template = policy::init(0);
@@ -58,7 +62,7 @@ impl Accepted<'_> {
         // The template says that it is to be filled in, up to its first empty line.
         let filled: Vec<_> = lines.by_ref().skip_while(|line| line.starts_with('#')).collect();
         format!(
-            "# Accepts one image, in one shape, with one model. `cocoon policy explain FILE` says so in words.\n{}\n",
+            "# Accepts one image, in one shape, with its models. `cocoon policy explain FILE` says so in words.\n{}\n",
             filled.join("\n")
         )
     }
@@ -77,7 +81,7 @@ mod tests {
             rtmr1: Measurement([3; 48]),
             rtmr2: Measurement([4; 48]),
         },
-        model: Digest([5; 32]),
+        models: &[Digest([5; 32])],
         config: Digest([6; 32]),
         simulated_root: None,
     };
@@ -92,6 +96,9 @@ mod tests {
         assert_eq!(tdx.rtmr2, Released::Check(Check::Exactly(Measurement([4; 48]))));
         assert_eq!(policy.claims.model, Check::Exactly(Digest([5; 32])));
         assert_eq!(policy.claims.config, Released::Check(Check::Exactly(Digest([6; 32]))));
+        let both = [Digest([5; 32]), Digest([7; 32])];
+        let policy = Policy::from_toml(&Accepted { models: &both, ..ACCEPTED }.to_toml()).unwrap();
+        assert_eq!(policy.claims.model, Check::AnyOf(both.to_vec()));
         assert!(!ACCEPTED.to_toml().contains("any_of = [\"0000"));
     }
 }

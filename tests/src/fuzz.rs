@@ -20,7 +20,7 @@ use cocoon_measurements::{explain, image, predict};
 pub type Target = fn(&[u8]);
 
 /// Name and function of every target.
-pub const TARGETS: [(&str, Target); 49] = [
+pub const TARGETS: [(&str, Target); 50] = [
     ("attest_request", |bytes| round_trip(AttestRequest::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("attest_response", |bytes| round_trip(AttestResponse::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("epoch_statement", |bytes| round_trip(EpochStatement::decode(bytes).ok().map(|m| m.encode()), bytes)),
@@ -125,6 +125,7 @@ pub const TARGETS: [(&str, Target); 49] = [
         let _any = std::str::from_utf8(bytes).map(explain::evidence::Measured::from_text);
     }),
     ("gguf", cocoon_inference::fuzzing::model),
+    ("model_archive", cocoon_inference::fuzzing::archive),
     ("safetensors", cocoon_inference::fuzzing::safetensors),
     ("model_config", cocoon_inference::fuzzing::config),
     ("tokenizer_json", cocoon_inference::fuzzing::tokenizer),

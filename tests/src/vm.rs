@@ -104,6 +104,11 @@ impl Lab {
 
     /// The policy that a client makes of the image as it was built, without asking any host.
     pub fn policy(&self) -> PathBuf {
+        self.policy_for(&[&model()])
+    }
+
+    /// The same, with other models.
+    pub fn policy_for(&self, models: &[&Path]) -> PathBuf {
         let state = sim_state();
         let root = Command::new(binary("cocoon-sim-processor"))
             .arg("--state")
@@ -114,7 +119,8 @@ impl Lab {
         std::fs::write(self.path("root.pem"), root.stdout).unwrap();
         let mut command = Command::new(binary("cocoon-measure"));
         command.args(["predict", "policy", "--image"]).arg(&self.image).args(SHAPE);
-        command.arg("--model").arg(model()).arg("--simulated-root").arg(self.path("root.pem"));
+        models.iter().for_each(|model| _ = command.arg("--model").arg(model));
+        command.arg("--simulated-root").arg(self.path("root.pem"));
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         std::fs::write(self.path("policy.toml"), output.stdout).unwrap();

@@ -42,7 +42,7 @@ pub enum Error {
         problem: String,
     },
     /// A folder is not a model as it is.
-    #[error("the model folder {}: {problem}", path.display())]
+    #[error("the model {}: {problem}", path.display())]
     BadFolder {
         /// The folder.
         path: PathBuf,

@@ -21,6 +21,11 @@ pub fn model(bytes: &[u8]) {
     }
 }
 
+/// An archive of a model folder.
+pub fn archive(bytes: &[u8]) {
+    let _any = crate::archive::read(&mut &*bytes, bytes.len() as u64, |_| ());
+}
+
 /// The weights of a model folder in which everything else is good.
 pub fn safetensors(bytes: &[u8]) {
     folder_with("model.safetensors", bytes);

@@ -14,6 +14,7 @@
 //! is the model owner's program and runs on placeholders, never on the text of messages.
 #![deny(unsafe_code)] // vector instructions, threads and CUDA have some: see the architecture tests
 
+mod archive;
 mod backend;
 pub mod bench;
 mod blocks;

@@ -1,12 +1,13 @@
 //! The files of a model, read once into private memory and hashed while they are read: whoever holds the files cannot
 //! change what was hashed after the fact.
 
+use crate::archive::{self, BLOCK, Entry, Problem};
 use crate::error::Error;
 use crate::source::Source;
 use crate::{gguf, huggingface};
 use ring::digest::{Context, SHA256};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Chain, Cursor, Read, Seek, SeekFrom, Take};
 use std::path::{Path, PathBuf};
 
 /// The largest model that is accepted: 64 GiB, more than any model that a CPU answers with in reasonable time.
@@ -17,7 +18,7 @@ const CHUNK: usize = 1 << 20;
 /// Files of a folder that are part of the model: the largest models come in some 200.
 const MAX_FILES: usize = 1024;
 /// Largest file that holds no weights: `tokenizer.json` of Gemma 3 has 33 MB.
-const MAX_TEXT_BYTES: u64 = 128 << 20;
+pub(crate) const MAX_TEXT_BYTES: u64 = 128 << 20;
 /// The name of a model's only file, whatever it is called on a disk.
 const GGUF: &str = "model.gguf";
 
@@ -149,7 +150,7 @@ impl ModelBytes {
 /// Reads a model once, from the first byte to the last, calling `progress(bytes read, bytes in all)` on the way.
 ///
 /// `path` is a GGUF file; or a folder with `config.json`, of which only the files of the model are read; or a folder
-/// with exactly one `.gguf` file. Block devices work as well as files. They end at a whole sector: `size` says how many
+/// with exactly one `.gguf` file; or a tar archive of a folder with `config.json`. Block devices work as well as files. They end at a whole sector: `size` says how many
 /// of their bytes are the model.
 pub fn read_model(
     path: &Path,
@@ -159,6 +160,11 @@ pub fn read_model(
     let (format, mut open) = open_model(path, size)?;
     let (total, mut done) = (sum(&open), 0);
     progress(0, total);
+    if let (ModelFormat::Gguf, [file]) = (format, &mut open[..])
+        && archive::is_archive(file.first())
+    {
+        return file.unpack(|read| progress(read, total));
+    }
     let mut files = Vec::with_capacity(open.len());
     for file in &mut open {
         let (bytes, sha256) = file.read(|read| progress(done + read, total))?;
@@ -258,7 +264,7 @@ fn folder(path: &Path, problem: &str) -> Error {
 struct Opened {
     name: String,
     path: PathBuf,
-    file: std::io::Take<File>,
+    file: Chain<Cursor<Vec<u8>>, Take<File>>,
     total: u64,
 }
 
@@ -267,11 +273,37 @@ fn open(name: String, path: PathBuf, size: Option<u64>) -> Result<Opened, Error>
     let mut file = File::open(&path).map_err(unreachable)?;
     let end = file.seek(SeekFrom::End(0)).map_err(unreachable)?;
     file.rewind().map_err(unreachable)?;
-    let file = file.take(size.unwrap_or(u64::MAX));
+    let mut file = file.take(size.unwrap_or(u64::MAX));
+    let mut first = Vec::with_capacity(BLOCK);
+    file.by_ref().take(BLOCK as u64).read_to_end(&mut first).map_err(unreachable)?;
+    let file = Cursor::new(first).chain(file);
     Ok(Opened { name, path, file, total: size.unwrap_or(end) })
 }
 
 impl Opened {
+    /// What it begins with.
+    fn first(&self) -> &[u8] {
+        self.file.get_ref().0.get_ref()
+    }
+
+    /// The model in an archive.
+    fn unpack(&mut self, progress: impl FnMut(u64)) -> Result<ModelBytes, Error> {
+        let files = archive::read(&mut self.file, self.total, progress).map_err(|problem| match problem {
+            Problem::Unreadable(source) => Error::Unreachable { path: self.path.clone(), source },
+            Problem::Malformed(problem) => folder(&self.path, &problem),
+        })?;
+        let file =
+            |(name, bytes, sha256): Entry| ModelFile { name, bytes: Bytes(bytes), sha256: finish(&sha256) };
+        let files: Vec<_> = files.into_iter().map(file).collect();
+        if !files.iter().any(|file| file.name == huggingface::CONFIG) {
+            return Err(folder(
+                &self.path,
+                "there is no config.json at its top; make it with `tar -C FOLDER -cf FILE .`",
+            ));
+        }
+        Ok(ModelBytes { format: ModelFormat::Safetensors, files })
+    }
+
     /// All bytes, and their SHA-256.
     fn read(&mut self, mut progress: impl FnMut(u64)) -> Result<(Vec<u8>, [u8; 32]), Error> {
         let mut bytes = reserve(self.total, MAX_MODEL_BYTES)?;
@@ -377,6 +409,28 @@ mod tests {
         ];
         assert_eq!(model.sha256(), ModelBytes::from_files(files).sha256());
         assert!(read_model(dir.path(), Some(1), |_, _| ()).unwrap_err().to_string().contains("size"));
+    }
+
+    #[test]
+    fn an_archive_is_the_folder_that_is_in_it() {
+        let dir = folder_of(&[("model.safetensors", "weights"), ("config.json", "{}"), ("README.md", "x")]);
+        let archive = archive::tests::pack(&[
+            ("./README.md", b"x"),
+            ("./model.safetensors", b"weights"),
+            ("./config.json", b"{}"),
+        ]);
+        let disk = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(disk.path(), [&archive[..], b"behind it"].concat()).unwrap();
+        let mut seen = Vec::new();
+        let size = archive.len() as u64;
+        let model = read_model(disk.path(), Some(size), |read, total| seen.push((read, total))).unwrap();
+        assert_eq!(model.sha256(), read_model(dir.path(), None, |_, _| ()).unwrap().sha256());
+        assert_eq!((model.format(), model.len(), seen[0]), (ModelFormat::Safetensors, 9, (0, size)));
+        assert_eq!(model_size(disk.path(), Some(size)).unwrap(), size);
+        std::fs::write(disk.path(), archive::tests::pack(&[("a/config.json", b"{}")])).unwrap();
+        assert!(problem(disk.path()).contains("no config.json at its top"));
+        std::fs::write(disk.path(), &archive[..BLOCK]).unwrap();
+        assert!(problem(disk.path()).contains("cut off"));
     }
 
     #[test]

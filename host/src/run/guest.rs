@@ -61,8 +61,8 @@ impl GuestOptions {
             let unreadable = |source| Error::ModelUnreadable { path: model.clone(), source };
             let folder = File::open(model).and_then(|file| file.metadata()).map_err(unreadable)?.is_dir();
             if folder && matches!(self, Self::Vm(_)) {
-                let problem =
-                    "it is a folder, and a VM sees its model as a disk: convert it to one GGUF file";
+                let problem = "it is a folder, and a VM sees its model as a disk: pack it with `tar --format=gnu --dereference -C \
+                     FOLDER -cf FILE .`, and give FILE";
                 return Err(unreadable(std::io::Error::new(std::io::ErrorKind::IsADirectory, problem)));
             }
         }

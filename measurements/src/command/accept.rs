@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use cocoon_attestation::Digest;
 use cocoon_attestation::binding::host_data;
 use cocoon_measurements::image::directory::{Directory, SNP_FIRMWARE, TDX_FIRMWARE};
 use cocoon_measurements::model::manifest;
@@ -20,9 +21,9 @@ pub(crate) struct HostData {
     /// Directory of the image
     #[arg(long, value_name = "DIR")]
     image: PathBuf,
-    /// The model, as for `model digest`
-    #[arg(long, value_name = "FILE_OR_DIR")]
-    model: PathBuf,
+    /// The model, as for `model digest`; several in the order in which the host has them
+    #[arg(long, value_name = "FILE_OR_DIR", required = true)]
+    model: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -43,8 +44,12 @@ pub(crate) struct Policy {
 impl HostData {
     pub(super) fn run(&self) -> anyhow::Result<Verdict> {
         let config = Directory::new(&self.image).manifest()?.config;
-        println!("{}", host_data(config, &[manifest(&self.model)?.digest()]));
+        println!("{}", host_data(config, &self.digests()?));
         Ok(Verdict::Good)
+    }
+
+    fn digests(&self) -> anyhow::Result<Vec<Digest>> {
+        self.model.iter().map(|model| Ok(manifest(model)?.digest())).collect()
     }
 }
 
@@ -70,10 +75,11 @@ impl Policy {
             }
         );
         let root = self.simulated_root.as_ref().map(read).transpose()?;
+        let models = self.of.digests()?;
         let accepted = Accepted {
             snp: snp::predict(&enforcing, &parts.boot(), &shape)?.measurement,
             tdx: tdx::predict(&Firmware::parse(&tdx_firmware)?, &parts.boot())?,
-            model: manifest(&self.of.model)?.digest(),
+            models: &models,
             config: manifest_of_image.config,
             simulated_root: root.as_deref(),
         };

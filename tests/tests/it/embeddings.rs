@@ -22,14 +22,14 @@ async fn enclave() -> (EnclaveProcess, AttestedSession) {
     (enclave, session)
 }
 
-struct Answered {
+pub(crate) struct Answered {
     status: u16,
-    body: Value,
-    receipt: Option<ReceiptBundle>,
+    pub(crate) body: Value,
+    pub(crate) receipt: Option<ReceiptBundle>,
 }
 
 /// Asks, padded.
-async fn ask(session: &AttestedSession, path: &str, body: &Value) -> Answered {
+pub(crate) async fn ask(session: &AttestedSession, path: &str, body: &Value) -> Answered {
     let request = Request::builder().method(Method::POST).uri(format!("https://enclave{path}"));
     let request = request.body(Full::<Bytes>::from(body.to_string())).unwrap();
     let mut response = session.clone().call(request).await.unwrap();
@@ -160,7 +160,8 @@ async fn what_cannot_be_is_refused_by_name() {
 async fn too_many_at_once_are_told_to_come_back() {
     let tiny = repository().join("tests/vectors/embedding/tiny");
     let limits = ["--max-running", "1", "--max-waiting", "1"];
-    let mut enclave = EnclaveProcess::start_loading_of(&tiny, &[&limits[..], &["--model-name", "tiny"]].concat());
+    let mut enclave =
+        EnclaveProcess::start_loading_of(&tiny, &[&limits[..], &["--model-name", "tiny"]].concat());
     enclave.program.wait_for("ready", |line| event(line, "ready"));
     let policy = Policy::from_toml(&enclave.policy_text()).unwrap();
     let session = connect(&enclave.address, policy).await.unwrap();

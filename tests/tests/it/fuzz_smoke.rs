@@ -75,6 +75,20 @@ fn answers() -> [Vec<u8>; 4] {
     [receipt.encode(), signed.encode(), bundle.encode(), cells.iter().flat_map(encode_cell).collect()]
 }
 
+/// A tar archive with a file.
+fn archive() -> Vec<u8> {
+    let mut archive = vec![0; 2048];
+    let mut put = |at: usize, bytes: &[u8]| archive[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"config.json");
+    put(124, b"00000000002\0");
+    put(148, b"        0");
+    put(257, b"ustar\0");
+    put(512, b"{}");
+    let sum: u32 = archive[..512].iter().map(|byte| u32::from(*byte)).sum();
+    archive[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    archive
+}
+
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> = vectors::read("messages.txt").iter().map(|v| v.bytes("bytes")).collect();
     seeds.extend(vectors::read("frames.txt").iter().map(|v| v.bytes("header")));
@@ -106,6 +120,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let bert = r#"{"architectures":["BertModel"],"model_type":"bert","vocab_size":20,"hidden_size":16,"intermediate_size":16,
         "num_hidden_layers":1,"num_attention_heads":1,"max_position_embeddings":32,"type_vocab_size":1}"#;
     seeds.push(bert.into());
+    seeds.push(archive());
     let mut gguf = vec![0; 4096];
     std::io::Read::read_exact(&mut std::fs::File::open(cocoon_tests::model()).unwrap(), &mut gguf).unwrap();
     seeds.push(gguf);

@@ -1,11 +1,13 @@
 //! The VM image, booted with the production firmware of SEV-SNP under emulation.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cocoon_tests::model;
+use cocoon_client::{Policy, connect};
 use cocoon_tests::programs::{binary, cocoon, event};
 use cocoon_tests::vm::{Lab, SHAPE, Vm};
-use serde_json::Value;
+use cocoon_tests::{model, repository};
+use serde_json::{Value, json};
 
 fn verify(address: &str, policy: &str) -> (Option<i32>, Value) {
     let output = cocoon(&["verify", address, "--policy", policy, "--json"]);
@@ -23,18 +25,44 @@ fn got<'a>(result: &'a Value, name: &str) -> &'a str {
     factors.iter().find(|f| f["name"] == name).unwrap()["got"].as_str().unwrap()
 }
 
+/// A folder as a disk, made as the host says.
+fn packed(lab: &Lab, folder: &Path) -> PathBuf {
+    let archive = lab.path("embeddings.tar");
+    let mut tar = Command::new("tar");
+    tar.args(["--format=gnu", "--dereference", "-C"]).arg(folder).arg("-cf").arg(&archive).arg(".");
+    assert!(tar.status().unwrap().success());
+    archive
+}
+
+/// How many numbers a text becomes.
+fn dimensions(address: &str, policy: &str) -> usize {
+    let policy = Policy::from_toml(&std::fs::read_to_string(policy).unwrap()).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let body = json!({ "model": "embeddings", "input": "a rainbow" });
+    let answered = runtime.block_on(async {
+        let session = connect(address, policy).await.unwrap();
+        crate::embeddings::ask(&session, "/v1/embeddings", &body).await
+    });
+    assert!(answered.receipt.is_some());
+    answered.body["data"][0]["embedding"].as_array().unwrap().len()
+}
+
 #[test]
 fn the_image_is_what_was_predicted_serves_and_ends_in_order() {
     let Some(lab) = Lab::open() else { return };
-    let policy = lab.policy();
+    let embeds = repository().join("tests/vectors/embedding/tiny");
+    let policy = lab.policy_for(&[&model(), &embeds]);
     let policy = policy.to_str().unwrap();
     // A copy of the model, to be ruined while the enclave runs.
     let disk = lab.path("model.gguf");
     std::fs::copy(model(), &disk).unwrap();
     let mut predicted = Command::new(binary("cocoon-measure"));
-    predicted.args(["predict", "host-data", "--image"]).arg(&lab.image).arg("--model").arg(&disk);
-    let host_data = String::from_utf8(predicted.output().unwrap().stdout).unwrap();
-    let mut vm = lab.boot_with(&lab.image, &disk, &["--host-data", host_data.trim()]);
+    predicted.args(["predict", "host-data", "--image"]).arg(&lab.image);
+    let host_data = predicted.arg("--model").arg(&disk).arg("--model").arg(&embeds).output().unwrap();
+    let host_data = String::from_utf8(host_data.stdout).unwrap();
+    let archive = packed(&lab, &embeds);
+    let more = ["--host-data", host_data.trim(), "--model", archive.to_str().unwrap()];
+    let mut vm = lab.boot_with(&lab.image, &disk, &more);
     let address = vm.ready();
     let (status, result) = verify(&address, policy);
     assert_eq!(status, Some(0), "{result:#}");
@@ -56,6 +84,7 @@ fn the_image_is_what_was_predicted_serves_and_ends_in_order() {
     };
     let answer = ask();
     assert!(answer.contains("rainbow is"), "{answer}");
+    assert_eq!(dimensions(&address, policy), 32);
     // The disk is not looked at again.
     let size = std::fs::metadata(&disk).unwrap().len();
     std::fs::File::options().write(true).open(&disk).unwrap().set_len(0).unwrap();
