@@ -5,3 +5,8 @@
 pub fn padded_answer(bytes: &[u8]) {
     crate::answer::take_apart(bytes);
 }
+
+/// An answer with vectors.
+pub fn embeddings(bytes: &[u8]) {
+    crate::embed::fuzz(bytes);
+}

@@ -20,7 +20,7 @@ use cocoon_measurements::{explain, image, predict};
 pub type Target = fn(&[u8]);
 
 /// Name and function of every target.
-pub const TARGETS: [(&str, Target); 50] = [
+pub const TARGETS: [(&str, Target); 51] = [
     ("attest_request", |bytes| round_trip(AttestRequest::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("attest_response", |bytes| round_trip(AttestResponse::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("epoch_statement", |bytes| round_trip(EpochStatement::decode(bytes).ok().map(|m| m.encode()), bytes)),
@@ -34,6 +34,7 @@ pub const TARGETS: [(&str, Target); 50] = [
         round_trip(bundle.map(|m| m.encode()), bytes);
     }),
     ("padded_answer", cocoon_client::fuzzing::padded_answer),
+    ("embeddings_answer", cocoon_client::fuzzing::embeddings),
     ("evidence_set", |bytes| round_trip(EvidenceSet::decode(bytes).ok().map(|m| m.encode()), bytes)),
     ("frame_header", |bytes| {
         let _any = bytes.first_chunk().map(|header| FrameHeader::parse(*header));

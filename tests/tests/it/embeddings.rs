@@ -1,7 +1,7 @@
 //! Vectors of texts: a second model in the enclave, with the vectors that transformers computes.
 
 use bytes::Bytes;
-use cocoon_client::{AttestedSession, Policy, ReceiptBundle, connect};
+use cocoon_client::{AttestedSession, Client, Policy, ReceiptBundle, connect};
 use cocoon_tests::programs::{EnclaveProcess, event};
 use cocoon_tests::repository;
 use http::{Method, Request};
@@ -88,6 +88,26 @@ async fn vectors_are_those_of_transformers_with_a_receipt() {
     assert_eq!(receipt.finish_reason, "embedded");
     let counted = ask(&session, "/v1/tokens/count", &json!({ "model": "tiny", "input": texts })).await;
     assert_eq!(counted.body["prompt_tokens"], tokens);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sdk_gives_vectors_with_a_receipt() {
+    let (enclave, session) = enclave().await;
+    let policy = Policy::from_toml(&enclave.policy_text()).unwrap();
+    let client = Client::builder().policy(policy).endpoint(&enclave.address).connect().await.unwrap();
+    let wanted = vectors();
+    let texts: Vec<_> = wanted.iter().map(|(text, ..)| text.as_str()).collect();
+    let whole = client.embed("tiny", &texts).await.ok().unwrap();
+    for (got, (text, _, vector)) in whole.vectors.iter().zip(&wanted) {
+        let got: Vec<_> = got.iter().map(|x| f64::from(*x)).collect();
+        assert!(near(&got, vector), "{text}");
+    }
+    let receipt = whole.receipt.signed.verify(&whole.receipt.statement).unwrap();
+    assert_eq!((receipt.prompt_tokens, whole.vectors.len()), (whole.prompt_tokens, texts.len()));
+    let same = session.embed("tiny", &texts[..1]).await.ok().unwrap();
+    assert_eq!(same.vectors[0], whole.vectors[0]);
+    let refused = session.embed("smol", &texts).await.err().unwrap();
+    assert!(refused.to_string().contains("makes no vectors"), "{refused}");
 }
 
 /// More than a second of cells: they come at once.

@@ -115,6 +115,8 @@ fn seeds() -> Vec<Vec<u8>> {
     let response = r#"{"model":"m","input":[{"role":"user","content":"a"}],"text":{"format":{"type":"json_schema","name":"s","schema":{"type":"object"}}}}"#;
     let completion = r#"{"model":"m","prompt":["a"],"echo":false}"#;
     let schema = r##"{"type":"object","properties":{"a":{"type":"string","pattern":"^a+$"},"b":{"$ref":"#"}},"required":["a"]}"##;
+    let vectors = r#"{"data":[{"index":0,"embedding":"AACAPw=="}],"usage":{"prompt_tokens":3}}"#;
+    seeds.push(vectors.into());
     let call = "Wait.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": [\"}\"]}}\n</tool_call>";
     seeds.extend([chat, template, tools, response, completion, schema, call].map(Into::into));
     let bert = r#"{"architectures":["BertModel"],"model_type":"bert","vocab_size":20,"hidden_size":16,"intermediate_size":16,
