@@ -41,6 +41,11 @@ __device__ inline bf16 to_bf16(float x) {
     return bf16{(u16)((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16)};
 }
 
+// Moved as one: 16 bytes.
+struct alignas(16) Eight {
+    u32 words[4];
+};
+
 __device__ inline u32 pack(bf16 low, bf16 high) { return (u32)low.bits | ((u32)high.bits << 16); }
 __device__ inline u32 pack(float low, float high) { return pack(to_bf16(low), to_bf16(high)); }
 
@@ -48,6 +53,11 @@ __device__ inline bool is_finite(float x) { return (__float_as_uint(x) & 0x7f800
 
 __device__ inline float warp_sum(float x) {
     for (u32 step = WARP / 2; step > 0; step /= 2) x += __shfl_xor_sync(ALL, x, step);
+    return x;
+}
+
+__device__ inline float warp_max(float x) {
+    for (u32 step = WARP / 2; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(ALL, x, step));
     return x;
 }
 

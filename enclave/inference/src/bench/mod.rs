@@ -84,6 +84,17 @@ impl<'a> Lockstep<'a> {
         Ok(())
     }
 
+    /// On a GPU, does once what is to be measured: kernels are loaded and steps recorded then. Forgets what it read and wrote.
+    fn warm_up(&mut self, plan: &Plan) -> Result<(), Error> {
+        if self.compute.most_ahead() > 0 {
+            self.read(plan.context)?;
+            self.read(plan.prefill)?;
+            self.write(plan.decode)?;
+            self.len = 0;
+        }
+        Ok(())
+    }
+
     /// `ahead`: chooses the next token of each sequence, and goes on for so many.
     fn step(&mut self, ids: &[u32], piece: usize, ahead: Option<usize>) -> Result<(), Error> {
         let tables = self.tables.iter().enumerate();
@@ -158,6 +169,7 @@ pub fn measure(model: &Model, plan: Plan) -> Result<Figures, Error> {
     let room = plan.context.saturating_add(plan.prefill).saturating_add(plan.decode);
     let bandwidth = model.bandwidth(plan.threads)?;
     let mut sequences = Lockstep::new(model, plan.threads, plan.batch, room)?;
+    sequences.warm_up(&plan)?;
     sequences.read(plan.context)?;
     let started = Instant::now();
     sequences.read(plan.prefill)?;

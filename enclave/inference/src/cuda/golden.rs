@@ -317,6 +317,21 @@ fn decode_cases(numbers: &mut Numbers) -> Vec<Case> {
             40,
             4.0,
         ),
+        // Heads that are not loaded in pieces of eight, and ones of which few tokens fit at a time.
+        (
+            ["decode_20", "combine_20"],
+            Heads { query: 4, kv: 1, dim: 20, blocks: 9 },
+            vec![70_u32, 33],
+            0,
+            0.0,
+        ),
+        (
+            ["decode_256", "combine_256"],
+            Heads { query: 8, kv: 1, dim: 256, blocks: 4 },
+            vec![40_u32],
+            30,
+            0.0,
+        ),
     ] {
         let scores = Scores { scale: 0.125, cap, window };
         let context = 300;

@@ -14,7 +14,9 @@ const VOCABULARY_THREADS: u32 = 1024;
 /// Rows of a tile of queries: `TILE` in `attention.cuh`.
 pub(crate) const TILE: usize = 64;
 /// Tokens of context per partial result: fixed, so that an answer does not depend on what else runs.
-pub(crate) const SPLIT: usize = 256;
+pub(crate) const SPLIT: usize = 128;
+/// Tokens whose keys and values a block has at a time, whatever fits: multiples of [`BLOCK`].
+const CHUNKS: [usize; 3] = [64, 32, 16];
 /// What a block may have without asking for more.
 const MAX_SHARED: usize = 48 * 1024;
 /// More are searched for one after the other: that is what the sampler of the CPU is for.
@@ -246,15 +248,18 @@ pub(crate) fn attention_decode(
     heads.check_cache(name, keys, values)?;
     let table = tables.checked_div(lengths).unwrap_or_default();
     fits(name, tables, &[lengths, table])?;
-    let shared = 4 * group * (2 * heads.dim + BLOCK + 3);
-    if group > ATTENTION_THREADS as usize || shared > MAX_SHARED {
-        return Err(problem(name, "has more heads in a group than fit"));
-    }
+    // As many tokens at a time as fit.
+    let row = heads.dim.next_multiple_of(8) + 8;
+    let shared =
+        |chunk: usize| 4 * chunk * row + 4 * group * (2 * heads.dim + chunk + 3) + 4 * (chunk / BLOCK);
+    let chunk = CHUNKS.into_iter().find(|chunk| shared(*chunk) <= MAX_SHARED);
+    let chunk = chunk.filter(|_| group <= ATTENTION_THREADS as usize);
+    let chunk = chunk.ok_or_else(|| problem(name, "has more heads in a group than fit"))?;
     let grid = [splits(context), heads.kv, lengths];
     let launch = Launch::new(name, grid, ATTENTION_THREADS, &[partial, q, keys, values, tables, lengths])?
-        .shared(shared)?;
+        .shared(shared(chunk))?;
     let launch = launch.words([heads.kv, group, heads.dim, heads.row(), table, heads.blocks, SPLIT])?;
-    launch.floats([scores.scale, scores.cap]).words([scores.window])
+    launch.floats([scores.scale, scores.cap]).words([scores.window, chunk])
 }
 
 /// `out, partial`.
@@ -327,7 +332,8 @@ pub(crate) fn attention_prefill(
         ATTENTION_THREADS,
         &[out, q, keys, values, tables, tiles],
     )?;
-    let launch = launch.shared(2 * 2 * BLOCK * (heads.dim + 8))?;
+    let chunk = if heads.dim > 128 { 32 } else { 64 };
+    let launch = launch.shared(2 * 2 * chunk * (heads.dim + 8))?;
     let launch = launch.words([heads.kv, group, heads.row(), table, heads.blocks])?;
     launch.floats([scores.scale, scores.cap]).words([scores.window])
 }

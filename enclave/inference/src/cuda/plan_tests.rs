@@ -33,7 +33,7 @@ fn every_size_has_to_fit() {
     exact([20, 70, 2], |sizes| gather_rows(sizes, 10));
     let rope = Rope { rotary: 64, interleaved: false };
     exact([2 * 512, CACHE, CACHE, 640, 2, 2], |sizes| rope_kv(sizes, &HEADS, &rope));
-    let partial = 2 * 4 * 2 * 66;
+    let partial = 2 * 4 * 3 * 66; // 300 tokens of context in three splits
     exact([partial, 2 * 512, CACHE, CACHE, 40, 2], |sizes| attention_decode(sizes, &HEADS, &SCORES, 300));
     exact([2 * 256, partial], |sizes| attention_combine(sizes, &HEADS, 2, 300));
     exact([5 * 256, 5 * 512, CACHE, CACHE, 40, 8], |sizes| attention_prefill(sizes, &HEADS, &SCORES, 5, 2));
