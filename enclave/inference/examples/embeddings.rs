@@ -2,7 +2,7 @@
 //! fastest pass over all lines, as JSON, for `scripts/bench embeddings`.
 #![allow(clippy::disallowed_methods, reason = "arguments and the clock of a measurement")]
 
-use cocoon_inference::{EmbedError, Embedder, Embedding, Error, SecretString, read_model};
+use cocoon_inference::{EmbedError, Embedder, Embedding, Error, SecretString, Turns, read_model};
 use std::io::Write;
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ fn main() -> Result<(), Failure> {
     let (Ok(threads), Ok(seconds)) = (threads.parse(), seconds.parse::<f64>()) else {
         return Err(Failure::Usage);
     };
-    let embedder = Embedder::load(read_model(model.as_ref(), None, |_, _| ())?, threads)?;
+    let embedder = Embedder::load(read_model(model.as_ref(), None, |_, _| ())?, threads, Turns::default())?;
     let texts = std::fs::read_to_string(texts)?;
     let texts: Vec<SecretString> = texts.lines().map(SecretString::from).collect();
     let (started, mut fastest, mut tokens) = (Instant::now(), f64::INFINITY, 0);
