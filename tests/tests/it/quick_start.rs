@@ -61,12 +61,13 @@ fn a_script_gets_its_first_answer_by_the_commands_of_the_readme() {
     clone(dir.path());
     let commands = commands();
     assert!(commands.starts_with("cargo build --locked "), "{commands}");
-    let script = format!("set -e\nip link set lo up\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n{commands}");
+    let script = format!(
+        "set -e\nPATH=$PWD/bin:$PATH\nip link set lo up\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n{commands}"
+    );
     // The first process of the namespace takes all others with it, should a command fail. Only the loopback is there.
     let output = Command::new("timeout")
         .args(["300", "unshare", "-rn", "--pid", "--fork", "--kill-child", "bash", "-c", &script])
         .current_dir(dir.path())
-        .env("PATH", format!("{}:{}", dir.path().join("bin").display(), std::env::var("PATH").unwrap()))
         .env("XDG_STATE_HOME", state_home())
         .env_remove("CARGO_TARGET_DIR")
         .env_remove("OPENAI_BASE_URL")
