@@ -5,11 +5,11 @@ use crate::compute::Room;
 use crate::error::{Error, SubmitError};
 use crate::model::Model;
 use crate::request::{GenerateRequest, Sink, Submitted};
-
 use crate::sampler::Sampler;
-use crate::scheduler::{Breakdown, Counts, Limits, Scheduler, Shared};
+use crate::scheduler::{Limits, Scheduler};
 use crate::secret::Tokens;
 use crate::sequence::{Job, Running};
+use crate::shared::{Breakdown, Counts, Shared, State};
 use crate::stop::StopMatcher;
 use crate::turns::Turns;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -299,7 +299,7 @@ impl Drop for Engine {
     }
 }
 
-fn accepts(state: &crate::scheduler::State, capacity: usize, choices: usize) -> Result<(), SubmitError> {
+fn accepts(state: &State, capacity: usize, choices: usize) -> Result<(), SubmitError> {
     if state.broken.is_some() {
         return Err(SubmitError::Broken);
     }

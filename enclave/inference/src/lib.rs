@@ -45,6 +45,7 @@ mod scheduler;
 mod scored;
 mod secret;
 mod sequence;
+mod shared;
 mod source;
 mod stop;
 mod template;
@@ -71,7 +72,7 @@ pub use request::{
     MAX_TEMPERATURE, MAX_TOOLS, MAX_TOP_LOGPROBS, Message, Role, Sink, Submitted, ToolCall,
 };
 pub use sampler::{TokenMask, TokenSet};
-pub use scheduler::{Breakdown, Counts};
 pub use scored::{ScoredToken, TokenLogprobs};
 pub use secret::{SecretString, Tokens};
+pub use shared::{Breakdown, Counts};
 pub use turns::{Turn, Turns};

@@ -23,7 +23,32 @@ pub(crate) enum Encoding {
     Q6K,
 }
 
+/// Encodings in which every number stands for itself; all others are of blocks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Plain {
+    F32,
+    F16,
+    Bf16,
+}
+
 impl Encoding {
+    /// Which plain encoding this is; none if it is one of blocks.
+    pub(crate) fn plain(self) -> Option<Plain> {
+        match self {
+            Self::F32 => Some(Plain::F32),
+            Self::F16 => Some(Plain::F16),
+            Self::Bf16 => Some(Plain::Bf16),
+            Self::Q4_0
+            | Self::Q4_1
+            | Self::Q5_0
+            | Self::Q5_1
+            | Self::Q8_0
+            | Self::Q4K
+            | Self::Q5K
+            | Self::Q6K => None,
+        }
+    }
+
     pub(crate) fn of_candle(dtype: GgmlDType) -> Result<Self, Error> {
         Ok(match dtype {
             GgmlDType::F32 => Self::F32,
@@ -104,21 +129,15 @@ impl RawTensor<'_> {
     pub(crate) fn numbers(&self) -> Result<Vec<f32>, Error> {
         // Wherever they lie: candle takes plain floats only where they are aligned, and does not look.
         let halves = || self.bytes.as_chunks().0.iter();
-        match self.encoding {
-            Encoding::F32 => {
-                return Ok(self.bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect());
-            }
-            Encoding::F16 => return Ok(halves().map(|x| f16::from_le_bytes(*x).to_f32()).collect()),
-            Encoding::Bf16 => return Ok(halves().map(|x| bf16::from_le_bytes(*x).to_f32()).collect()),
-            Encoding::Q4_0
-            | Encoding::Q4_1
-            | Encoding::Q5_0
-            | Encoding::Q5_1
-            | Encoding::Q8_0
-            | Encoding::Q4K
-            | Encoding::Q5K
-            | Encoding::Q6K => {}
+        match self.encoding.plain() {
+            Some(Plain::F32) => Ok(self.bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect()),
+            Some(Plain::F16) => Ok(halves().map(|x| f16::from_le_bytes(*x).to_f32()).collect()),
+            Some(Plain::Bf16) => Ok(halves().map(|x| bf16::from_le_bytes(*x).to_f32()).collect()),
+            None => self.dequantised(),
         }
+    }
+
+    fn dequantised(&self) -> Result<Vec<f32>, Error> {
         let tensor = qtensor_from_ggml(self.encoding.candle(), &self.bytes, self.shape.clone(), &Device::Cpu);
         let numbers = tensor.and_then(|tensor| tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1());
         numbers.map_err(compute)

@@ -28,6 +28,7 @@ mod padding;
 mod peers;
 mod privacy;
 mod proxy;
+mod quick_start;
 mod recipes;
 mod release;
 mod release_log;

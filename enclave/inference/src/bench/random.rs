@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::model::Model;
 use crate::source::Source;
 use crate::tokenizer::byte_alphabet;
-use crate::weights::{Encoding, RawTensor};
+use crate::weights::{Encoding, Plain, RawTensor};
 use candle_core::quantized::gguf_file::Value;
 use half::{bf16, f16};
 use std::borrow::Cow;
@@ -175,18 +175,13 @@ impl Noise {
     }
 
     fn weights(&mut self, encoding: Encoding, count: usize) -> Vec<u8> {
-        match encoding {
-            Encoding::F32 => (0..count).flat_map(|_| self.number().to_le_bytes()).collect(),
-            Encoding::F16 => (0..count).flat_map(|_| f16::from_f32(self.number()).to_le_bytes()).collect(),
-            Encoding::Bf16 => (0..count).flat_map(|_| bf16::from_f32(self.number()).to_le_bytes()).collect(),
-            Encoding::Q4_0
-            | Encoding::Q4_1
-            | Encoding::Q5_0
-            | Encoding::Q5_1
-            | Encoding::Q8_0
-            | Encoding::Q4K
-            | Encoding::Q5K
-            | Encoding::Q6K => self.blocks(encoding, count / encoding.block()),
+        match encoding.plain() {
+            Some(Plain::F32) => (0..count).flat_map(|_| self.number().to_le_bytes()).collect(),
+            Some(Plain::F16) => (0..count).flat_map(|_| f16::from_f32(self.number()).to_le_bytes()).collect(),
+            Some(Plain::Bf16) => {
+                (0..count).flat_map(|_| bf16::from_f32(self.number()).to_le_bytes()).collect()
+            }
+            None => self.blocks(encoding, count / encoding.block()),
         }
     }
 

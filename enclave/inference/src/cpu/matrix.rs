@@ -4,7 +4,7 @@ use super::blocks::{BLOCK, Block, offset, take_apart};
 use super::lines::Lines;
 use super::simd::{LANES, Line};
 use crate::error::Error;
-use crate::weights::{Encoding, RawTensor};
+use crate::weights::{Encoding, Plain, RawTensor};
 use half::f16;
 
 /// A matrix of weights, `[outputs, inputs]`.
@@ -72,18 +72,13 @@ impl Matrix {
             return Err(Error::Compute("a matrix of another size than its shape".to_owned()));
         }
         let rows: Vec<&[u8]> = tensor.bytes.chunks_exact(row_bytes).collect();
-        let kind = match tensor.encoding {
-            Encoding::F32 => Kind::Single(panels(&rows, inputs, |bytes: [u8; 4]| f32::from_le_bytes(bytes))),
-            Encoding::F16 => Kind::Half(panels(&rows, inputs, u16::from_le_bytes)),
-            Encoding::Bf16 => Kind::Brain(panels(&rows, inputs, u16::from_le_bytes)),
-            Encoding::Q4_0
-            | Encoding::Q4_1
-            | Encoding::Q5_0
-            | Encoding::Q5_1
-            | Encoding::Q8_0
-            | Encoding::Q4K
-            | Encoding::Q5K
-            | Encoding::Q6K => Kind::Quantised(Quantised::new(tensor.encoding, &rows, inputs)),
+        let kind = match tensor.encoding.plain() {
+            Some(Plain::F32) => {
+                Kind::Single(panels(&rows, inputs, |bytes: [u8; 4]| f32::from_le_bytes(bytes)))
+            }
+            Some(Plain::F16) => Kind::Half(panels(&rows, inputs, u16::from_le_bytes)),
+            Some(Plain::Bf16) => Kind::Brain(panels(&rows, inputs, u16::from_le_bytes)),
+            None => Kind::Quantised(Quantised::new(tensor.encoding, &rows, inputs)),
         };
         Ok(Self { outputs, inputs, kind })
     }

@@ -7,6 +7,12 @@
 //! A grammar knows tokens by their bytes. Control tokens have none, so none of them can be written; those that end an answer are
 //! allowed where the rules are kept to. What the library holds of schemas and answers is not wiped.
 
+mod numbers;
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod random_tests;
+mod rewrite;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -30,6 +36,8 @@ const MAX_VOCABULARY_BYTES: usize = (1 << 22) - 1;
 const MAX_CALLS: usize = 8;
 /// Between the tokens of JSON: nothing, a space, or a new line with some. More, and an answer could be made of nothing else.
 const WHITE_SPACE: &str = r"\x20|\x0A\x20{0,32}";
+/// What may follow a backslash in a string. Without `u`: a name that the schema has could be written again with it, as another one.
+const ESCAPES: &str = "nrbtf\\\"";
 
 /// Work per grammar and per token. The library's own limits are for grammars of trusted people: these are some 20 ms to compile, 7 ms
 /// for a token at the very worst (a fraction of a millisecond is usual), and 20 MB.
@@ -84,6 +92,14 @@ pub enum GrammarError {
     /// A keyword with a value that it cannot have.
     #[error("the keyword `{0}` of the schema has a value that it cannot have")]
     BadValue(&'static str),
+    /// A value of a keyword that other answers than the right ones could get through.
+    #[error("the keyword `{keyword}` of the schema has {what}, which answers cannot be held to")]
+    NotKept {
+        /// The keyword.
+        keyword: &'static str,
+        /// What of its value.
+        what: &'static str,
+    },
     /// Too many bytes or levels.
     #[error("the schema has more than {max} {what}; make it smaller")]
     TooLarge {
@@ -167,8 +183,10 @@ fn json_grammar(schema: &Value) -> Result<GrammarWithLexer, GrammarError> {
     schema::check(schema)?;
     let mut schema = schema.clone();
     if let Some(fields) = schema.as_object_mut() {
+        rewrite::rewrite(fields);
         // This is how the library takes options. `check` lets no client write them.
-        fields.insert("x-guidance".to_owned(), json!({ "whitespace_pattern": WHITE_SPACE }));
+        let options = json!({ "whitespace_pattern": WHITE_SPACE, "json_allowed_escapes": ESCAPES });
+        fields.insert("x-guidance".to_owned(), options);
     }
     Ok(GrammarWithLexer::from_json_schema(schema))
 }
@@ -205,10 +223,12 @@ pub(crate) fn is_tool_name(name: &str) -> bool {
 
 /// What an error of the library means. Its text can quote the schema.
 fn reason(text: &str) -> GrammarError {
-    const MEANINGS: [(&str, GrammarError); 12] = [
+    const LEFT_OUT: &str = "some that may be left out beside `minProperties` or `maxProperties`";
+    const MEANINGS: [(&str, GrammarError); 13] = [
         ("Unsatisfiable", GrammarError::Contradiction),
         ("oneOf constraints", GrammarError::Unsupported("oneOf")),
         ("Unknown format", GrammarError::Unsupported("format")),
+        ("min/maxProperties", GrammarError::NotKept { keyword: "properties", what: LEFT_OUT }),
         ("patternProperty", GrammarError::Unsupported("patternProperties")),
         ("Unknown specification", GrammarError::Unsupported("$schema")),
         ("too large", GrammarError::TooMuchWork),

@@ -214,6 +214,9 @@ fn what_cannot_be_kept_to_is_refused_by_name() {
         (property(json!({ "pattern": 1 })), BadValue("pattern")),
         (property(json!({ "$ref": 1 })), BadValue("$ref")),
         (property(json!({ "enum": "secret" })), BadValue("enum")),
+        (property(json!({ "multipleOf": 0 })), BadValue("multipleOf")),
+        (property(json!({ "multipleOf": -0.5 })), BadValue("multipleOf")),
+        (property(json!({ "maximum": "secret" })), BadValue("maximum")),
         (json!({ "type": "string", "minLength": 3, "maxLength": 2 }), Contradiction),
         (json!({ "type": "secret" }), Invalid),
         (property(json!({ "$ref": "#/$defs/secret" })), Invalid),
@@ -222,6 +225,87 @@ fn what_cannot_be_kept_to_is_refused_by_name() {
         let got = refused(value.clone());
         assert!(got == Some(error), "{value}: {got:?}");
         assert!(!got.unwrap().to_string().contains("secret"), "{value}");
+    }
+}
+
+#[test]
+fn what_the_library_would_let_through_is_refused_by_name() {
+    let refused = |value: Value| match compile(&schema(json!({ "properties": { "a": value } }))).err() {
+        Some(GrammarError::NotKept { keyword, .. }) => keyword,
+        None => "",
+        Some(other) => panic!("{other}"),
+    };
+    let whole = 1_i64 << 53;
+    for (value, keyword) in [
+        // Identifiers of 64 bits are common; the library has floats.
+        (json!({ "const": whole }), ""),
+        (json!({ "const": whole + 1 }), "const"),
+        (json!({ "enum": [1, { "a": [-whole - 1] }] }), "enum"),
+        (json!({ "type": "integer", "minimum": whole + 1 }), "minimum"),
+        (json!({ "type": "integer", "minimum": 0, "maximum": i64::MAX }), ""),
+        // No other names are known to differ from each other.
+        (json!({ "minProperties": 1 }), ""),
+        (json!({ "minProperties": 2 }), "minProperties"),
+        (json!({ "minProperties": 2, "required": ["a"] }), ""),
+        (json!({ "minProperties": 3, "required": ["a", "a"] }), "minProperties"),
+        (json!({ "properties": { "a": {}, "b": {} }, "maxProperties": 1 }), "properties"),
+        // What the library takes for another name than it is.
+        (json!({ "$ref": "#/$defs/a~1b", "$defs": { "a~1b": {} } }), "$ref"),
+        (json!({ "$ref": "#/$defs/%61", "$defs": { "%61": {} } }), "$ref"),
+        (json!({ "$ref": "#/" }), "$ref"),
+        (json!({ "$id": "https://example.com/inner" }), "$id"),
+        (json!({ "$id": "#/properties/a" }), ""),
+        (json!({ "$schema": "http://json-schema.org/draft-07/schema#" }), "$schema"),
+        (json!({ "prefixItems": [{}], "additionalItems": false }), "prefixItems"),
+        // Computed in 32 bits.
+        (json!({ "allOf": [{ "multipleOf": 65_535 }, { "multipleOf": 0.01 }] }), "multipleOf"),
+        (json!({ "allOf": [{ "multipleOf": 7 }, { "multipleOf": 0.01 }] }), ""),
+        (json!({ "multipleOf": 300_000_000 }), ""),
+        (json!({ "multipleOf": 300_000_001 }), "multipleOf"),
+        (json!({ "multipleOf": 0.07 }), "multipleOf"), // a float a little above it
+        (json!({ "const": "\u{1}" }), "const"),
+        (json!({ "const": "\n\u{8}" }), ""),
+    ] {
+        assert_eq!(refused(value.clone()), keyword, "{value}");
+    }
+}
+
+#[test]
+fn what_the_library_would_let_through_is_kept_out() {
+    let of = |format: &str| json!({ "type": "string", "format": format });
+    let named = json!({ "type": "object", "properties": { "a": { "type": "integer" } }, "additionalProperties": { "type": "null" } });
+    let long = |local: usize, domain: usize| format!("\"{}@{}\"", "a".repeat(local), "b".repeat(domain));
+    for (value, right, wrong) in [
+        (json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 0.5 }), "0.25", "0"),
+        (json!({ "type": "number", "exclusiveMaximum": -3, "minimum": -3.5 }), "-3.25", "-3"),
+        (
+            json!({ "$schema": "http://json-schema.org/draft-04/schema", "type": "number",
+                 "minimum": 0, "exclusiveMinimum": true, "maximum": 0.5 }),
+            "0.5",
+            "0",
+        ),
+        (json!({ "type": "integer", "multipleOf": 300_000_000 }), "900000000", "900000001"),
+        (json!({ "type": "number", "multipleOf": 0.01, "maximum": 1 }), "0.14", "0.145"),
+        (
+            json!({ "allOf": [{ "type": "integer", "multipleOf": 60 }, { "multipleOf": 700 }] }),
+            "2100",
+            "1400",
+        ),
+        (json!({ "type": "integer", "exclusiveMinimum": 4, "exclusiveMaximum": 6 }), "5", "6"),
+        (named, r#"{"a":1, "b":null}"#, r#"{"a":1, "\u0061":null}"#),
+        (of("date"), "\"2024-02-29\"", "\"2023-02-29\""),
+        (of("date"), "\"2000-02-29\"", "\"1900-02-29\""),
+        (of("date"), "\"2023-10-31\"", "\"2023-11-31\""),
+        (of("date-time"), "\"2023-02-28T23:59:59.5Z\"", "\"2023-02-29T23:59:59Z\""),
+        (of("date-time"), "\"2024-02-29t00:00:00+01:00\"", "\"2024-02-29t00:00:60+01:00\""),
+        (of("time"), "\"00:43:59Z\"", "\"00:43:60Z\""),
+        (of("email"), &long(64, 63), &long(65, 63)),
+        (of("email"), "\"a.b@c.d\"", &long(64, 64)),
+        (of("hostname"), "\"a.b\"", &format!("\"{}a\"", "a.".repeat(127))),
+    ] {
+        let rules = schema(value.clone());
+        assert!(allows(&rules, right), "{value} {right}");
+        assert!(!allows(&rules, wrong), "{value} {wrong}");
     }
 }
 
