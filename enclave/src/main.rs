@@ -341,6 +341,10 @@ fn load(
     read: Option<Vec<ReadModel>>,
     events: &EventLog,
 ) -> anyhow::Result<()> {
+    // Threads of the engines are started by this one.
+    if settings.yield_processors || init::is_init() {
+        cocoon_inference::yield_processors().context("cannot yield processors")?;
+    }
     let read = match read {
         Some(read) => read,
         None => models.read(&settings.models()?, events)?,

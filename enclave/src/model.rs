@@ -1,11 +1,12 @@
 //! The models, while they load and after.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 
 use cocoon_attestation::Digest;
 use cocoon_attestation::wire::{ModelFile, ModelManifest};
-use cocoon_inference::{Breakdown, Embedder, Engine, EngineConfig, Model, ModelBytes, ModelFormat};
+use cocoon_inference::{Breakdown, Embedder, Engine, EngineConfig, Model, ModelBytes, ModelFormat, Turns};
 use tokio::sync::Semaphore;
 
 use crate::events::{EngineFault, Event, EventLog};
@@ -69,6 +70,9 @@ pub enum Work {
     Embeds(Embeds),
 }
 
+/// What a thread does.
+pub type Task = Box<dyn FnOnce() + Send>;
+
 /// An embedding model.
 #[derive(Debug)]
 pub struct Embeds {
@@ -77,11 +81,13 @@ pub struct Embeds {
     /// Requests at once, waiting ones included.
     pub places: Semaphore,
     /// Requests that compute in turn.
-    pub running: Semaphore,
+    pub running: Arc<Semaphore>,
+    /// Runs each on a thread of its own, of the scheduling class of the thread that loaded the model.
+    pub threads: Sender<Task>,
 }
 
 impl Served {
-    /// Whether nothing can be asked of it any more.
+    /// Whether nothing can be asked of it any more, until the enclave is started again.
     #[must_use]
     pub fn is_broken(&self) -> bool {
         matches!(&self.work, Work::Writes(engine) if engine.breakdown().is_some())
@@ -136,12 +142,13 @@ impl Models {
     pub fn read(&self, wanted: &[ModelSettings], events: &EventLog) -> Result<Vec<ReadModel>, ModelError> {
         let unreadable = |_: &cocoon_inference::Error| events.log(&Event::ModelUnusable);
         let size = |model: &ModelSettings| cocoon_inference::model_size(&model.path, model.size);
-        let sizes = wanted.iter().map(size).sum::<Result<u64, _>>().inspect_err(unreadable)?;
-        self.0.total.store(sizes, Ordering::Relaxed);
-        let (mut models, mut before, mut percent) = (Vec::new(), 0, None);
-        for model in wanted {
+        let sizes = wanted.iter().map(size).collect::<Result<Vec<u64>, _>>().inspect_err(unreadable)?;
+        let total = sizes.iter().fold(0_u64, |sum, size| sum.saturating_add(*size));
+        self.0.total.store(total, Ordering::Relaxed);
+        let (mut models, mut before, mut percent) = (Vec::new(), 0_u64, None);
+        for (model, size) in wanted.iter().zip(sizes) {
             let bytes = cocoon_inference::read_model(&model.path, model.size, |read, _| {
-                let (read, total) = (before + read, sizes);
+                let read = before.saturating_add(read);
                 self.0.read.store(read, Ordering::Relaxed);
                 let now = (read.saturating_mul(100)).checked_div(total);
                 if now != percent {
@@ -150,7 +157,8 @@ impl Models {
                 }
             });
             let bytes = bytes.inspect_err(unreadable)?;
-            before += bytes.len() as u64;
+            before = before.saturating_add(size);
+            self.0.read.store(before, Ordering::Relaxed);
             let got = manifest(&bytes)?.digest();
             if let Some(want) = model.digest.filter(|want| *want != got) {
                 events.log(&Event::ModelRefused { want, got });
@@ -215,6 +223,7 @@ struct Loaded {
     name: String,
     digest: Digest,
     model: Weights,
+    on_gpu: bool,
 }
 
 enum Weights {
@@ -228,12 +237,12 @@ impl Loaded {
         let ReadModel { bytes, digest, name } = read;
         if Embedder::is_embedder(&bytes) {
             let name = name.unwrap_or_else(|| "embeddings".to_owned());
-            return Ok(Self { name, digest, model: Weights::Embeds(bytes) });
+            return Ok(Self { name, digest, model: Weights::Embeds(bytes), on_gpu: false });
         }
         let model = if on_gpu { Model::load_on_gpu(bytes) } else { Model::load(bytes) };
         let model = model.map_err(|source| ModelError::Unusable { got: digest, source })?;
         let name = name.unwrap_or_else(|| api_name(model.display_name()));
-        Ok(Self { name, digest, model: Weights::Writes(Box::new(model)) })
+        Ok(Self { name, digest, model: Weights::Writes(Box::new(model)), on_gpu })
     }
 
     fn writes(&self) -> bool {
@@ -248,11 +257,11 @@ impl Loaded {
         writers: (usize, usize),
         events: &EventLog,
     ) -> Result<Served, ModelError> {
-        let Self { name, digest, model } = self;
+        let Self { name, digest, model, on_gpu } = self;
         let unusable = |source| ModelError::Unusable { got: digest, source };
         let (work, context_length) = match model {
             Weights::Writes(model) => {
-                let engine = start_engine(*model, config, writers, events).map_err(unusable)?;
+                let engine = start_engine((*model, on_gpu), config, writers, events).map_err(unusable)?;
                 let context_length = engine.context_length();
                 (Work::Writes(engine), context_length)
             }
@@ -261,21 +270,36 @@ impl Loaded {
                     Embedder::load(bytes, config.threads, config.turns.clone()).map_err(unusable)?;
                 let context_length = embedder.context_length();
                 let places = config.max_running.saturating_add(config.max_waiting);
-                let (places, running) = (Semaphore::new(places), Semaphore::new(config.max_running));
-                (Work::Embeds(Embeds { embedder, places, running }), context_length)
+                let (places, running) =
+                    (Semaphore::new(places), Arc::new(Semaphore::new(config.max_running)));
+                let threads =
+                    threads().map_err(|e| unusable(cocoon_inference::Error::Threads(e.to_string())))?;
+                (Work::Embeds(Embeds { embedder, places, running, threads }), context_length)
             }
         };
         Ok(Served { name, digest, context_length, work })
     }
 }
 
+/// A thread that starts threads.
+fn threads() -> std::io::Result<Sender<Task>> {
+    let (sender, tasks) = channel::<Task>();
+    let start = move || tasks.into_iter().for_each(|task| drop(std::thread::Builder::new().spawn(task)));
+    std::thread::Builder::new().name("embeddings".to_owned()).spawn(start)?;
+    Ok(sender)
+}
+
 fn start_engine(
-    model: Model,
+    (model, on_gpu): (Model, bool),
     config: &EngineConfig,
     (writers, left): (usize, usize),
     events: &EventLog,
 ) -> Result<Engine, cocoon_inference::Error> {
     let mut config = config.clone();
+    if on_gpu {
+        // Nothing that others compute is in its way.
+        config.turns = Turns::default();
+    }
     config.kv_bytes = Some(match config.kv_bytes {
         Some(all) => all / writers,
         // On a GPU this is a part of what is free now.

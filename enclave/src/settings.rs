@@ -22,7 +22,7 @@ pub struct Settings {
     #[arg(long, default_value = "127.0.0.1:8443")]
     pub listen: ListenAddress,
 
-    /// GGUF file, or a folder of safetensors as Hugging Face publishes models; read once into private memory, hashed, and used from there.
+    /// GGUF file, or a folder of safetensors as Hugging Face publishes models, also in a tar archive; read once into private memory, hashed, and used from there.
     /// For several models, give it several times; what is given of each with the other flags must be in the same order
     #[arg(long, value_name = "FILE", required = true)]
     pub model: Vec<PathBuf>,
@@ -87,6 +87,10 @@ pub struct Settings {
     /// most three quarters of what is free beside the model]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     pub kv_memory: Option<u32>,
+
+    /// Compute only on processors that no other thread wants: what is sent leaves on time, whatever is computed. Always so in an image
+    #[arg(long)]
+    pub yield_processors: bool,
 
     /// Do not guess tokens from what was said before; answers are the same
     #[arg(long)]
@@ -381,6 +385,7 @@ mod tests {
         };
         assert_eq!(parse(&[]), parse(&["--listen", "[::]:1", "--threads", "3"]));
         assert_eq!(parse(&[]), parse(&["--step-tokens", "64", "--kv-memory", "9", "--no-speculation"]));
+        assert_eq!(parse(&[]), parse(&["--yield-processors"]));
         assert_eq!(parse(&[]), parse(&["--endorsements", "bundle.cbor", "--qgs-port", "1"]));
         assert_eq!(parse(&[]), parse(&["--release", "release.cbor"]));
         assert_ne!(parse(&[]), parse(&["--gpus", "1"]));

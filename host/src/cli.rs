@@ -72,8 +72,8 @@ pub struct RunArgs {
     /// Run the enclave as a process of this machine: the cocoon-enclave that lies beside this program.
     #[arg(long, required_unless_present = "vm", conflicts_with = "vm")]
     pub process: bool,
-    /// The model: a GGUF file, which a VM sees as a disk that it can only read; with --process also a folder of safetensors. Several: give it
-    /// several times.
+    /// The model: a GGUF file, or a folder of safetensors in a tar archive; a VM sees it as a disk that it can only read. With --process also
+    /// a folder. Several: give it several times.
     #[arg(long, value_name = "FILE", required = true)]
     pub model: Vec<PathBuf>,
     /// The platform that the enclave attests with. `sim` is for development: it protects nothing.

@@ -2,6 +2,7 @@
 //! so its digest is that of the folder, whoever packs it.
 
 use crate::huggingface::is_part;
+use crate::model_file::{MAX_FILES, MAX_TEXT_BYTES};
 use ring::digest::{Context, SHA256};
 use std::io::Read;
 
@@ -9,8 +10,6 @@ use std::io::Read;
 pub(crate) const BLOCK: usize = 512;
 /// Files and folders in an archive.
 const MAX_ENTRIES: usize = 2048;
-/// Largest file that holds no weights.
-const MAX_TEXT_BYTES: u64 = crate::model_file::MAX_TEXT_BYTES;
 const CHUNK: usize = 1 << 20;
 
 /// Where things are in a header.
@@ -85,6 +84,9 @@ pub(crate) fn read(
         let (content, hash) = content(archive, (kept, padded), |read| progress(done + read))?;
         done += padded;
         files.extend(wanted.map(|name| (name, content, hash)));
+        if files.len() > MAX_FILES {
+            return Err(bad(&format!("it has more than {MAX_FILES} files of a model")));
+        }
     }
     Err(bad(&format!("it has more than {MAX_ENTRIES} files")))
 }
@@ -267,6 +269,11 @@ pub(crate) mod tests {
                 .unwrap_err()
                 .contains("more than 2048")
         );
+        let shard = |n: usize| header(&format!("model-{n:05}-of-99999.safetensors"), "0", b'0', true);
+        let shards =
+            |count| names(&[(0..count).flat_map(shard).collect::<Vec<u8>>(), vec![0; 1024]].concat());
+        assert_eq!(shards(MAX_FILES).unwrap().len(), MAX_FILES);
+        assert!(shards(MAX_FILES + 1).unwrap_err().contains("more than 1024 files of a model"));
         let mut not_text = header("a", "0", b'0', true);
         not_text[0] = 0xff;
         seal(&mut not_text);

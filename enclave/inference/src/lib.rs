@@ -58,6 +58,7 @@ mod engine_tests;
 #[cfg(test)]
 mod testing;
 
+pub use cpu::yield_processors;
 #[cfg(feature = "cuda")]
 pub use cuda::describe_gpu;
 pub use embedding::{Embedder, Embedding, MAX_EMBED_TEXTS};

@@ -16,7 +16,7 @@ pub const MAX_MODEL_BYTES: u64 = 64 << 30;
 /// Bytes between two calls of `progress`.
 const CHUNK: usize = 1 << 20;
 /// Files of a folder that are part of the model: the largest models come in some 200.
-const MAX_FILES: usize = 1024;
+pub(crate) const MAX_FILES: usize = 1024;
 /// Largest file that holds no weights: `tokenizer.json` of Gemma 3 has 33 MB.
 pub(crate) const MAX_TEXT_BYTES: u64 = 128 << 20;
 /// The name of a model's only file, whatever it is called on a disk.

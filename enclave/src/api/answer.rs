@@ -65,9 +65,12 @@ pub(super) async fn off_thread<T: Send + 'static>(
     let internal = || ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the engine failed");
     let turn = PREPARING.acquire().await.map_err(|_closed| internal())?;
     let served = Arc::clone(served);
-    let done = tokio::task::spawn_blocking(move || work(&served)).await;
-    drop(turn);
-    done.map_err(|_panicked| internal())?
+    let done = tokio::task::spawn_blocking(move || {
+        // Over when the work is, also if nobody waits for it any more.
+        let _turn = turn;
+        work(&served)
+    });
+    done.await.map_err(|_panicked| internal())?
 }
 
 impl Served {

@@ -11,13 +11,14 @@ use cocoon_inference::{EmbedError, Embedding, MAX_EMBED_TEXTS, SecretString};
 use http::{HeaderValue, Response, StatusCode};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
+use tokio::sync::{Semaphore, oneshot};
 use zeroize::Zeroizing;
 
 use super::account::Account;
 use super::answer::off_thread;
 use super::error::ApiError;
 use super::json::{Object, wipe};
-use super::respond::{Body, whole};
+use super::respond::{Body, Room, whole};
 use super::wanted::Outcome;
 use crate::model::{Embeds, Served};
 
@@ -36,6 +37,17 @@ enum Encoding {
     Float,
     /// As f32 in little endian, in base64: what OpenAI's own libraries ask for.
     Base64,
+}
+
+impl Encoding {
+    /// How long an answer with so many vectors is at most: a number may be written as `-1.2345678e-12,`.
+    fn most(self, vectors: usize, dimensions: usize) -> usize {
+        let vector = match self {
+            Self::Float => dimensions.saturating_mul(16),
+            Self::Base64 => dimensions.saturating_mul(4).div_ceil(3).saturating_mul(4),
+        };
+        vectors.saturating_mul(vector.saturating_add(64)).saturating_add(1024)
+    }
 }
 
 /// Reads a request.
@@ -129,6 +141,7 @@ pub(super) async fn answer(
     wanted: Texts,
     deadline: Instant,
     account: Account,
+    connection: &Arc<Semaphore>,
 ) -> Result<Response<Body>, ApiError> {
     let Texts { model, texts, encoding, dimensions } = wanted;
     let embeds = served.embeds()?;
@@ -136,6 +149,7 @@ pub(super) async fn answer(
         let message = format!("this model has {} dimensions and no others", embeds.embedder.dimensions());
         return Err(ApiError::invalid("dimensions", message));
     }
+    let room = room(connection, encoding.most(texts.len(), embeds.embedder.dimensions()))?;
     let embeddings = compute(served, embeds, texts, deadline).await?;
     let tokens = embeddings.iter().map(Embedding::tokens).sum();
     let data = embeddings.iter().enumerate().map(|(index, embedding)| Item {
@@ -154,7 +168,21 @@ pub(super) async fn answer(
     response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     account.settle(Outcome { prompt_tokens: tokens, completion_tokens: 0, finish_reason: "embedded" });
     response.extensions_mut().insert(account);
+    response.extensions_mut().insert(room);
     Ok(response)
+}
+
+/// Room for an answer of so many bytes.
+fn room(connection: &Arc<Semaphore>, bytes: usize) -> Result<Room, ApiError> {
+    let kibibytes = bytes.div_ceil(1024);
+    if kibibytes > Room::OF_CONNECTION {
+        let message = "makes an answer of more than 16 MiB; send fewer texts, or encoding_format base64";
+        return Err(ApiError::invalid("input", message));
+    }
+    Room::take(connection, kibibytes).ok_or_else(|| {
+        let message = "too many large answers are on their way";
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message).code("busy").retry_after(1)
+    })
 }
 
 fn numbers(embedding: &Embedding, encoding: Encoding) -> Numbers<'_> {
@@ -198,16 +226,22 @@ async fn compute(
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the answer took longer than this enclave allows")
             .code("deadline_exceeded")
     };
-    let turn = tokio::time::timeout_at(deadline.into(), embeds.running.acquire()).await;
-    let _turn = turn.map_err(|_elapsed| late())?.map_err(|_closed| internal())?;
+    let turn = Arc::clone(&embeds.running).acquire_owned();
+    let turn = tokio::time::timeout_at(deadline.into(), turn).await;
+    let turn = turn.map_err(|_elapsed| late())?.map_err(|_closed| internal())?;
     let waits = Arc::new(AtomicBool::new(true));
     let _waiting = Waiting(Arc::clone(&waits));
     let served = Arc::clone(served);
-    let done = tokio::task::spawn_blocking(move || {
+    let (done, computed) = oneshot::channel();
+    let task = Box::new(move || {
         let go_on = || waits.load(Ordering::Relaxed) && Instant::now() < deadline;
-        Ok(served.embeds()?.embedder.embed(&texts, &go_on)?)
+        let embed = || Ok(served.embeds()?.embedder.embed(&texts, &go_on)?);
+        let _gone = done.send(embed());
+        // Over when the work is, also if nobody waits for it any more.
+        drop(turn);
     });
-    let embeddings = done.await.map_err(|_panicked| internal())?;
+    embeds.threads.send(task).map_err(|_ended| internal())?;
+    let embeddings = computed.await.map_err(|_panicked| internal())?;
     embeddings.map_err(|error: ApiError| if Instant::now() >= deadline { late() } else { error })
 }
 

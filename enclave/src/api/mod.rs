@@ -56,7 +56,7 @@ use error::ApiError;
 use json::Object;
 use padded::{Rate, padded};
 use receipted::receipted;
-use respond::{Body, json_response, whole};
+use respond::{Body, Room, json_response, whole};
 use wanted::{Outcome, Wanted};
 
 /// More text than the largest prompt, with JSON around it.
@@ -114,6 +114,8 @@ pub struct Api {
     last_request: Mutex<Instant>,
     /// Who this is to the engine: a client is a connection, since nothing says whether two are of one person.
     client: [u8; 32],
+    /// For large answers, in KiB.
+    answers: Arc<Semaphore>,
 }
 
 impl Api {
@@ -122,7 +124,8 @@ impl Api {
     pub fn new(enclave: Arc<Enclave>, attested: Attested, limits: Limits) -> Self {
         let Attested { session, statement } = attested;
         let (statement, last_request) = (Mutex::new(statement), Mutex::new(Instant::now()));
-        Self { enclave, session, statement, limits, last_request, client: next_client() }
+        let answers = Arc::new(Semaphore::new(Room::OF_CONNECTION));
+        Self { enclave, session, statement, limits, last_request, client: next_client(), answers }
     }
 
     /// The connection.
@@ -215,37 +218,32 @@ impl Api {
         let served = self.check_model(&wanted.model)?;
         let account = self.account(&body, &served);
         drop(body);
-        embeddings::answer(&served, wanted, deadline, account).await
+        embeddings::answer(&served, wanted, deadline, account, &self.answers).await
     }
 
     async fn count(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
         let body = read_body(request, MAX_BODY).await?;
         let object = Object::parse(&body)?;
-        let embeds = object.peek("model").and_then(Value::as_str).is_some_and(|name| self.embeds(name));
-        let (count, account) = if embeds {
-            let wanted = embeddings::read(object)?;
-            let served = self.check_model(&wanted.model)?;
-            let account = self.account(&body, &served);
-            (embeddings::count(&served, wanted.texts).await?, account)
+        // Without a model nobody knows what the body should be.
+        let named = object.peek("model").and_then(Value::as_str);
+        let served = named.map(|name| self.check_model(name)).transpose()?;
+        let account = served.as_ref().map(|served| self.account(&body, served));
+        let (Some(served), Some(account)) = (served, account) else {
+            return Err(read_any(object).err().unwrap_or_else(|| ApiError::invalid("model", "is required")));
+        };
+        let count = if matches!(served.work, Work::Embeds(_)) {
+            embeddings::count(&served, embeddings::read(object)?.texts).await?
         } else {
             let wanted = read_any(object)?;
-            let served = self.check_model(&wanted.model)?;
-            let account = self.account(&body, &served);
             let (generate, names) = (wanted.generate, wanted.names);
             let count = answer::on_engine(&served, move |engine| Ok(engine.count(&generate)?)).await;
-            (count.map_err(|error| error.with_names(names))?, account)
+            count.map_err(|error| error.with_names(names))?
         };
         let mut response =
             json_response(StatusCode::OK, &json!({ "object": "token_count", "prompt_tokens": count }));
         account.settle(Outcome { prompt_tokens: 0, completion_tokens: 0, finish_reason: "counted" });
         response.extensions_mut().insert(account);
         Ok(response)
-    }
-
-    /// Whether the model of this name is there and makes vectors.
-    fn embeds(&self, name: &str) -> bool {
-        let mut served = self.enclave.models.served().into_iter().flatten();
-        served.any(|served| served.name == name && matches!(served.work, Work::Embeds(_)))
     }
 
     fn account(&self, body: &[u8], served: &Served) -> Account {
@@ -278,6 +276,9 @@ impl Api {
                 "manifest_digest": served.digest,
                 "context_length": served.context_length,
             });
+            if served.is_broken() {
+                model["state"] = "failed".into();
+            }
             if let Some(dimensions) = dimensions {
                 model["dimensions"] = dimensions.into();
             }
@@ -290,7 +291,7 @@ impl Api {
     fn status(&self) -> Response<Body> {
         let (read, total) = self.enclave.models.progress();
         let state = match self.enclave.models.served() {
-            Some(served) if served.iter().any(|served| served.is_broken()) => "failed",
+            Some(served) if served.iter().all(|served| served.is_broken()) => "failed",
             Some(_) => "ready",
             None => "loading",
         };

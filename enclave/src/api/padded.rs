@@ -1,6 +1,6 @@
 //! Padded answers: cells of constant size at a constant rate, from before anything is known of the answer until a whole second after
-//! it. What a host sees is for how many seconds, not what status, how many tokens, or when each of them came; of vectors also how many there
-//! are, to a power of two, if they take more than 160 KiB.
+//! it. What a host sees is for how many seconds, not what status, how many tokens, or when each of them came. Of many vectors
+//! it sees more: docs/protocol.md, Padding.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::account::{Account, Tally};
-use super::respond::Body;
+use super::respond::{Body, Room};
 use crate::node::Node;
 
 const TICK: Duration = Duration::from_millis(50);
@@ -47,8 +47,9 @@ pub(super) fn padded(
 ) -> Response<Body> {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (state, waiting) = (State::Answering(Box::pin(answer)), Vec::new());
-    let mut response = Response::new(Padded { node, state, rate, tick, waiting, ticks: 0 }.boxed_unsync());
+    let (state, waiting) = (State::Answering(Box::pin(answer)), BytesMut::new());
+    let mut response =
+        Response::new(Padded { node, state, rate, tick, waiting, room: None, ticks: 0 }.boxed_unsync());
     response.headers_mut().insert(PAD_HEADER, HeaderValue::from_static("1"));
     response
 }
@@ -59,7 +60,9 @@ struct Padded {
     rate: Rate,
     tick: Interval,
     /// What was not sent yet.
-    waiting: Vec<u8>,
+    waiting: BytesMut,
+    /// For all of it, until it has gone.
+    room: Option<Room>,
     ticks: u32,
 }
 
@@ -79,7 +82,8 @@ impl Padded {
                 State::Answering(answer) => {
                     let Poll::Ready(response) = answer.as_mut().poll(cx) else { return };
                     let (mut parts, body) = response.into_parts();
-                    self.waiting.extend(head(&parts));
+                    self.waiting.extend_from_slice(&head(&parts));
+                    self.room = parts.extensions.remove();
                     let account = parts.extensions.remove::<Account>();
                     self.state = State::Answer(body, Box::new(Tally::new(Arc::clone(&self.node), account)));
                 }
@@ -119,7 +123,7 @@ impl Padded {
     fn next_cell(&mut self) -> Cell {
         if !self.waiting.is_empty() {
             let len = self.waiting.len().min(CELL_CONTENT);
-            return Cell::Content(self.waiting.drain(..len).collect());
+            return Cell::Content(self.waiting.split_to(len).to_vec());
         }
         let State::Ending(receipt) = &mut self.state else {
             return Cell::Content(Vec::new());
@@ -159,5 +163,58 @@ impl HttpBody for Padded {
         let mut sent = BytesMut::with_capacity(cells * CELL_LEN);
         (0..cells).for_each(|_| sent.extend_from_slice(&encode_cell(&this.next_cell())));
         Poll::Ready(Some(Ok(Frame::data(sent.freeze()))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::respond::whole;
+    use crate::node::Claims;
+    use cocoon_attestation::wire::Cells;
+    use cocoon_attestation::{Digest, UnixTime};
+
+    fn node() -> Arc<Node> {
+        let digest = Digest([0; 32]);
+        let claims = Claims { models: vec![digest], config: digest, release: digest };
+        Arc::new(Node::boot(claims, Arc::new(|| UnixTime(1))).unwrap())
+    }
+
+    /// Lengths of the frames of an answer, and what is in them.
+    async fn sent(answer: Vec<u8>, rate: Rate) -> (Vec<usize>, Vec<u8>) {
+        let response = Response::new(whole(answer.into()));
+        let mut body = padded(async { response }, node(), rate).into_body();
+        let (mut cells, mut lens, mut content) = (Cells::default(), Vec::new(), Vec::new());
+        while let Some(frame) = body.frame().await {
+            let bytes = frame.unwrap().into_data().unwrap();
+            lens.push(bytes.len());
+            for cell in cells.push(&bytes).unwrap() {
+                if let Cell::Content(more) = cell {
+                    content.extend(more);
+                }
+            }
+        }
+        assert!(cells.ended());
+        (lens, content)
+    }
+
+    #[tokio::test]
+    async fn frames_say_seconds_and_of_many_vectors_a_power_of_two() {
+        let large: Vec<u8> = (0..=250).cycle().take(10_000_000).collect();
+        let (one, few, many) = tokio::join!(
+            sent(vec![7; 3000], Rate::Text),
+            sent(vec![7; 3000], Rate::Vectors),
+            sent(large.clone(), Rate::Vectors)
+        );
+        assert_eq!(one.0, [CELL_LEN; 20]);
+        assert_eq!(few.0, [16 * CELL_LEN; 20]);
+        assert!(one.1.ends_with(&[7; 3000]) && one.1 == few.1);
+        assert_eq!(many.0.len(), 20);
+        // 19,608 cells.
+        assert_eq!(
+            many.0.iter().filter(|len| **len != 16 * CELL_LEN).collect::<Vec<_>>(),
+            [&(32_768 * CELL_LEN)]
+        );
+        assert!(many.1.ends_with(&large));
     }
 }

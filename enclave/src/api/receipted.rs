@@ -12,20 +12,23 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame};
 
 use super::account::{Account, Tally};
-use super::respond::Body;
+use super::respond::{Body, Room};
 use crate::node::Node;
 
 /// Ends the body with a receipt, if something was computed for it.
 pub(super) fn receipted(response: Response<Body>, node: Arc<Node>) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
     let tally = Tally::new(node, parts.extensions.remove::<Account>());
-    Response::from_parts(parts, Receipted { body, tally: Some(tally) }.boxed_unsync())
+    let room = parts.extensions.remove();
+    Response::from_parts(parts, Receipted { body, tally: Some(tally), _room: room }.boxed_unsync())
 }
 
 struct Receipted {
     body: Body,
     /// Taken at the end.
     tally: Option<Tally>,
+    /// For all of it, until it has gone.
+    _room: Option<Room>,
 }
 
 impl HttpBody for Receipted {

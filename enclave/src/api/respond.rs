@@ -1,6 +1,7 @@
 //! Bodies of responses.
 
 use std::convert::Infallible;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode};
@@ -8,11 +9,34 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Memory for an answer that is large and whole before a byte of it is sent: of all clients, and of its connection. Held until the answer has
+/// gone, however slowly its client takes it.
+#[derive(Clone)]
+pub(crate) struct Room {
+    _held: Arc<[OwnedSemaphorePermit; 2]>,
+}
+
+impl Room {
+    /// For large answers of all clients together, in KiB: 64 MiB.
+    const ALL: usize = 64 * 1024;
+    /// Of one connection, in KiB: 16 MiB.
+    pub(crate) const OF_CONNECTION: usize = 16 * 1024;
+
+    /// Room for `kibibytes`, if there is any left.
+    pub(crate) fn take(connection: &Arc<Semaphore>, kibibytes: usize) -> Option<Self> {
+        static ANSWERS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(Room::ALL)));
+        let permits = u32::try_from(kibibytes).ok()?;
+        let take = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_many_owned(permits).ok();
+        let held = [take(connection)?, take(&ANSWERS)?];
+        Some(Self { _held: Arc::new(held) })
+    }
+}
 
 pub(crate) fn whole(bytes: Bytes) -> Body {
     Full::new(bytes).boxed_unsync()

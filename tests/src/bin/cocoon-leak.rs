@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::Parser;
 use cocoon_client::{ChatEvent, ChatRequest, Policy, connect};
-use cocoon_tests::programs::HostProcess;
+use cocoon_tests::programs::EnclaveProcess;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -42,9 +42,10 @@ struct Seen {
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    let host = HostProcess::start(&[]);
-    let policy = Policy::from_toml(&std::fs::read_to_string(host.policy())?)?;
-    tokio::runtime::Runtime::new()?.block_on(record(&host.address, &policy, cli.streams))
+    // As in an image: what is sent leaves on time.
+    let enclave = EnclaveProcess::start(&["--yield-processors"]);
+    let policy = Policy::from_toml(&enclave.policy_text())?;
+    tokio::runtime::Runtime::new()?.block_on(record(&enclave.address, &policy, cli.streams))
 }
 
 async fn record(enclave: &str, policy: &Policy, streams: usize) -> anyhow::Result<()> {

@@ -15,12 +15,14 @@ mod numbers;
 mod pool;
 mod product;
 mod rows;
+mod scheduling;
 mod simd;
 
 pub(crate) use attention::MAX_DIM;
 pub(crate) use bandwidth::read_bandwidth;
 pub(crate) use encoder::{Heads, Norm, Threads};
 pub(crate) use product::Linear;
+pub use scheduling::yield_processors;
 pub(crate) use simd::LANES;
 
 use crate::backend::{

@@ -131,7 +131,7 @@ impl Embedder {
         self.tokenizer.encode(text, usize::MAX).unwrap_or_default()
     }
 
-    /// The embedding of each text, in order. `go_on` is asked before each pack of some 512 tokens.
+    /// The embedding of each text, in order. `go_on` is asked before each text is cut into tokens, and before each pack of some 512 tokens.
     ///
     /// Fails before anything is computed if there are more than [`MAX_EMBED_TEXTS`] texts, or one is longer than
     /// [`MAX_PROMPT_BYTES`] or [`Embedder::context_length`]: no text is cut. Fails with [`EmbedError::Stopped`] once `go_on` says
@@ -144,7 +144,10 @@ impl Embedder {
         if texts.len() > MAX_EMBED_TEXTS {
             return Err(EmbedError::TooManyTexts { texts: texts.len(), max: MAX_EMBED_TEXTS });
         }
-        let tokens = (0..).zip(texts).map(|(index, text)| self.encode(index, text.expose()));
+        let encode = |(index, text): (usize, &SecretString)| {
+            if go_on() { self.encode(index, text.expose()) } else { Err(EmbedError::Stopped) }
+        };
+        let tokens = (0..).zip(texts).map(encode);
         let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
         let mut embeddings = Vec::with_capacity(tokens.len());
         let mut rest = tokens.as_slice();
@@ -171,9 +174,10 @@ impl Embedder {
     }
 
     fn compute(&self, pack: &[Tokens]) -> Result<Vec<Zeroizing<Vec<f32>>>, Error> {
-        let _turn = self.turns.take();
         // What a panic left in them is wiped with the rest.
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever has the buffers waits for a turn: one for all that want vectors, so that others come in between.
+        let _turn = self.turns.take();
         let values = self.model.embed(&self.threads, pack, &mut buffers);
         buffers.wipe();
         values
