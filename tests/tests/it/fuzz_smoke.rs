@@ -221,7 +221,7 @@ fn no_target_panics() {
     }
 }
 
-/// What `scripts/test` runs for 10 s a target, and for 60 s with `--fuzz`: FUZZ_SECONDS. An input that panics is written to
+/// What `scripts/test` runs for some seconds a target, and for 60 s with `--fuzz`: FUZZ_SECONDS. An input that panics is written to
 /// `target/fuzz-failures`.
 #[test]
 #[ignore = "scripts/test runs it by itself, for longer than a test should take"]
