@@ -150,26 +150,28 @@ pub(super) async fn answer(
         return Err(ApiError::invalid("dimensions", message));
     }
     let room = room(connection, encoding.most(texts.len(), embeds.embedder.dimensions()))?;
-    let embeddings = compute(served, embeds, texts, deadline).await?;
+    let write = move |embeddings: &[Embedding]| write(embeddings, &model, encoding);
+    let (answer, tokens) = compute(served, embeds, (texts, deadline), write).await?;
+    let mut response = Response::new(whole(answer));
+    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    account.settle(Outcome { prompt_tokens: tokens, completion_tokens: 0, finish_reason: "embedded" });
+    response.extensions_mut().insert(account);
+    response.extensions_mut().insert(room);
+    Ok(response)
+}
+
+/// The body, and the tokens of all texts.
+fn write(embeddings: &[Embedding], model: &str, encoding: Encoding) -> Result<(Bytes, usize), ApiError> {
     let tokens = embeddings.iter().map(Embedding::tokens).sum();
     let data = embeddings.iter().enumerate().map(|(index, embedding)| Item {
         object: "embedding",
         index,
         embedding: numbers(embedding, encoding),
     });
-    let answer = Answer {
-        object: "list",
-        data: data.collect(),
-        model: &model,
-        usage: Usage { prompt_tokens: tokens, total_tokens: tokens },
-    };
+    let usage = Usage { prompt_tokens: tokens, total_tokens: tokens };
+    let answer = Answer { object: "list", data: data.collect(), model, usage };
     let failed = |_: serde_json::Error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer failed");
-    let mut response = Response::new(whole(Bytes::from(serde_json::to_vec(&answer).map_err(failed)?)));
-    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    account.settle(Outcome { prompt_tokens: tokens, completion_tokens: 0, finish_reason: "embedded" });
-    response.extensions_mut().insert(account);
-    response.extensions_mut().insert(room);
-    Ok(response)
+    Ok((Bytes::from(serde_json::to_vec(&answer).map_err(failed)?), tokens))
 }
 
 /// Room for an answer of so many bytes.
@@ -211,12 +213,12 @@ impl Drop for Waiting {
 }
 
 /// Off the threads that serve connections, pack by pack, in turn with all else that computes.
-async fn compute(
+async fn compute<T: Send + 'static>(
     served: &Arc<Served>,
     embeds: &Embeds,
-    texts: Vec<SecretString>,
-    deadline: Instant,
-) -> Result<Vec<Embedding>, ApiError> {
+    (texts, deadline): (Vec<SecretString>, Instant),
+    then: impl FnOnce(&[Embedding]) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
     let internal = || ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the engine failed");
     let _place = embeds.places.try_acquire().map_err(|_full| {
         let message = "too many requests wait; try again later";
@@ -235,7 +237,7 @@ async fn compute(
     let (done, computed) = oneshot::channel();
     let task = Box::new(move || {
         let go_on = || waits.load(Ordering::Relaxed) && Instant::now() < deadline;
-        let embed = || Ok(served.embeds()?.embedder.embed(&texts, &go_on)?);
+        let embed = || then(&served.embeds()?.embedder.embed(&texts, &go_on)?);
         let _gone = done.send(embed());
         // Over when the work is, also if nobody waits for it any more.
         drop(turn);
@@ -283,6 +285,37 @@ mod tests {
         let many = many.ok().unwrap();
         assert_eq!(many.texts.iter().map(SecretString::expose).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!((many.encoding, many.dimensions), (Encoding::Base64, Some(384)));
+    }
+
+    /// A connection has so much, all have so much together, and it comes back when an answer has gone.
+    #[test]
+    fn large_answers_have_a_budget() {
+        assert!(Encoding::Float.most(2048, 384) < 16 << 20 && Encoding::Base64.most(2048, 1024) < 16 << 20);
+        let connection = Arc::new(Semaphore::new(Room::OF_CONNECTION));
+        let refused = room(&connection, (16 << 20) + 1).err().unwrap().json();
+        assert_eq!(
+            (&refused["error"]["param"], &refused["error"]["code"]),
+            (&json!("input"), &json!("invalid_value"))
+        );
+        let held = room(&connection, 16 << 20).ok().unwrap();
+        let busy = room(&connection, 1).err().unwrap().json();
+        assert_eq!(busy["error"]["code"], "busy");
+        let others: Vec<_> = (0..3)
+            .map(|_| room(&Arc::new(Semaphore::new(Room::OF_CONNECTION)), 16 << 20).ok().unwrap())
+            .collect();
+        let another = Arc::new(Semaphore::new(Room::OF_CONNECTION));
+        assert!(room(&another, 1).is_err(), "all have 64 MiB");
+        drop((held, others));
+        assert!(room(&another, 16 << 20).is_ok() && room(&connection, 16 << 20).is_ok());
+    }
+
+    /// What serialising takes at most.
+    #[test]
+    fn numbers_are_no_longer_than_there_is_room_for() {
+        let longest = [-1.234_567_8e-12_f32, -1.175_494_4e-38, -0.099_999_994, 1.0 / 3.0];
+        for number in longest {
+            assert!(serde_json::to_string(&number).unwrap().len() < 16, "{number}");
+        }
     }
 
     #[test]
