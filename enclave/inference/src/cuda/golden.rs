@@ -333,8 +333,7 @@ fn decode_cases(numbers: &mut Numbers) -> Vec<Case> {
             0.0,
         ),
     ] {
-        let scores = Scores { scale: 0.125, cap, window };
-        let context = 300;
+        let (scores, context, sequences) = (Scores { scale: 0.125, cap, window }, 300, lengths.len());
         let q = numbers.halves(lengths.len() * heads.row());
         let [keys, values, tables] = cache(numbers, &heads, &lengths, 19);
         let view = Cache {
@@ -347,7 +346,6 @@ fn decode_cases(numbers: &mut Numbers) -> Vec<Case> {
         let out = twin::attention_decode(&q, &lengths, &view, &heads, &scores);
         let lens = [partial.len(), q.len(), keys.len(), values.len(), tables.len(), lengths.len()];
         let launch = plan::attention_decode(lens, &heads, &scores, context).unwrap();
-        let sequences = lengths.len();
         let buffers =
             [output(partial.clone()), input(q), input(keys), input(values), input(tables), input(lengths)];
         cases.push(case(names[0], launch, 200, buffers));
