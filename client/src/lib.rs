@@ -40,7 +40,7 @@
 //! - Nothing but a random number goes to an enclave that the policy did not accept in this very TLS session; nothing turns that off. There is no
 //!   way to an [`AttestedSession`] but an [`AttestationResult`], and none to that but the Verifier.
 //! - A request is sent again only to an enclave that passed the same policy, and only before the first bytes of an answer are there. Then it is
-//!   the caller's decision.
+//!   the caller's decision. Where a connection broke, nobody knows whether the request arrived, so it may be computed twice.
 //! - Before its statement S runs out, or when a new epoch begins, an enclave attests again on the same connection, before anything else is sent.
 //!   One that fails is cut off.
 //! - An answer that ends without an error has a receipt that the verified enclave signed, for the bytes that were sent and those that
@@ -56,7 +56,7 @@
 //! | [`Error`] | Whose fault, and what to do |
 //! |---|---|
 //! | `Rejected`, `Malformed`, `NotAnEnclave` | what answers is not what the policy accepts: [`Error::report`] has each factor. Do not send anything |
-//! | `NoneVerified` | the same, or unreachable, for each endpoint of a handle |
+//! | `NoneVerified` | the same, or unreachable, for each endpoint of a handle; others may lack the model |
 //! | `Unreachable`, `Ended` | the network or the host: try again, elsewhere. A [`Client`] does |
 //! | `Receipt`, `BadAnswer` | the answer was altered, cut, or is none: do not use what came |
 //! | `Api` | the enclave refuses this request, for the reason that its `code` gives |

@@ -142,6 +142,11 @@ impl AttestedSession {
         !self.0.refused.load(Ordering::Acquire) && !self.0.http.is_closed()
     }
 
+    /// Whether both are of one connection.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Verifies a receipt against what this session knows of the enclave; attests again if it is of a new epoch.
     pub(crate) async fn verify_receipt(
         &self,

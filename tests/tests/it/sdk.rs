@@ -183,8 +183,10 @@ async fn when_an_enclave_dies_another_verified_one_answers_and_no_other_is_sent_
     let usable: Vec<bool> = client.endpoints().iter().map(|status| status.is_usable).collect();
     assert_eq!(usable, [false, false, true]);
 
+    // As long as one cannot be used, nobody knows whether it has the model.
     let unknown = client.complete(&ChatRequest::new("no-such", CANARY)).await.err().unwrap();
-    assert!(matches!(unknown, Error::NoSuchModel), "{unknown}");
+    assert!(matches!(unknown, Error::NoneVerified(_)) && unknown.is_rejection(), "{unknown}");
+    assert!(unknown.to_string().contains("does not serve this model"), "{unknown}");
     drop(second);
     let error = loop {
         match ask().await {
