@@ -69,9 +69,14 @@
 //!
 //! Dropping a [`ChatStream`], an [`Answer`], a [`ResponseBody`] or a future of this crate cancels its request; the enclave stops computing.
 //!
+//! # Tools
+//!
+//! [`ChatRequest::tools`] are functions that the model may ask for: [`ChatAnswer::tool_calls`], [`ChatEvent::ToolCall`]. The caller calls them, and adds
+//! [`ChatAnswer::message`] and a [`Message::result`] of each to the conversation.
+//!
 //! # Raw requests
 //!
-//! [`Client::post`] sends any JSON to the API as it is. [`Client`] and [`AttestedSession`] are `tower::Service`s of
+//! [`Client::post`] sends any JSON to the API as it is, for example for several answers at once (`n`). [`Client`] and [`AttestedSession`] are `tower::Service`s of
 //! `http::Request<http_body_util::Full<bytes::Bytes>>`, so layers of tower fit around them.
 
 #![forbid(unsafe_code)]
@@ -92,8 +97,8 @@ mod sse;
 pub use answer::{Answer, AnswerBody};
 pub use channel::UnverifiedChannel;
 pub use chat::{
-    AlternativeToken, ChatAnswer, ChatEvent, ChatRequest, ChatStream, FinishReason, Message, Role,
-    TokenLogprob, Usage,
+    AlternativeToken, ChatAnswer, ChatEvent, ChatRequest, ChatStream, FinishReason, Message, ResponseFormat,
+    Role, TokenLogprob, Tool, ToolCall, ToolChoice, Usage,
 };
 pub use clock::now;
 pub use cocoon_attestation::policy::Policy;
