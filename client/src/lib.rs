@@ -106,7 +106,7 @@ pub use cocoon_attestation::receipt::{Receipt, ReceiptBundle, ReceiptError, Sign
 pub use cocoon_attestation::result::{AttestationResult, Factor, Rejection, Report, Status};
 pub use embed::Embeddings;
 pub use error::Error;
-pub use pool::{Client, ClientBuilder, EndpointFailure, EndpointStatus, Model};
+pub use pool::{Client, ClientBuilder, EndpointFailure, EndpointStatus, Model, ModelKind};
 pub use service::ResponseBody;
 pub use session::{AttestedSession, ModelStatus};
 

@@ -57,6 +57,41 @@ pub struct Model {
     pub context_length: Option<u64>,
     /// SHA-256 of its manifest, in hex: what a policy names.
     pub manifest_digest: Option<String>,
+    /// What it is for.
+    #[serde(rename = "type", default)]
+    pub kind: ModelKind,
+    /// Numbers of a vector, of a model for embeddings.
+    pub dimensions: Option<u64>,
+}
+
+/// What a model is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+#[non_exhaustive]
+pub enum ModelKind {
+    /// [`Client::chat`]. Enclaves of earlier versions do not say so, and have no others.
+    #[default]
+    Chat,
+    /// [`Client::embed`].
+    Embedding,
+    /// What this version of the SDK has no name for.
+    Other(String),
+}
+
+impl Model {
+    pub(crate) fn of(listed: Value) -> Result<Self, Error> {
+        serde_json::from_value(listed).map_err(|_other| Error::BadAnswer("not a model"))
+    }
+}
+
+impl From<String> for ModelKind {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "chat" => Self::Chat,
+            "embedding" => Self::Embedding,
+            _ => Self::Other(text),
+        }
+    }
 }
 
 /// What of a request the handle looks at.
@@ -90,8 +125,7 @@ impl Client {
     /// # Errors
     /// [`Error::NoneVerified`], [`Error::BadAnswer`].
     pub async fn models(&self) -> Result<Vec<Model>, Error> {
-        let model = |model| serde_json::from_value(model).map_err(|_e| Error::BadAnswer("not a model"));
-        self.list_models().await?.into_iter().map(model).collect()
+        self.list_models().await?.into_iter().map(Model::of).collect()
     }
 
     /// The same, as the enclaves write them.

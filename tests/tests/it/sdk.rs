@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cocoon_client::{
-    ChatEvent, ChatRequest, Client, Error, FinishReason, Message, Policy, ReceiptBundle, ResponseFormat,
-    Role, Tool, ToolCall, ToolChoice, connect,
+    ChatEvent, ChatRequest, Client, Error, FinishReason, Message, ModelKind, Policy, ReceiptBundle,
+    ResponseFormat, Role, Tool, ToolCall, ToolChoice, connect,
 };
 use cocoon_tests::enclave::InProcess;
 use cocoon_tests::programs::{EnclaveProcess, contains, memory};
@@ -48,6 +48,7 @@ async fn answers_come_whole_and_streamed_with_receipts() {
         Client::builder().policy(enclave.policy()).endpoint(&enclave.address).connect().await.unwrap();
     let model = client.models().await.unwrap().remove(0);
     assert_eq!((model.id.as_str(), model.context_length), ("m", Some(8192)));
+    assert_eq!((model.kind, model.dimensions), (ModelKind::Chat, None));
     let unknown = client.complete(&ChatRequest::new("no-such", "Hello")).await.err().unwrap();
     assert!(matches!(unknown, Error::NoSuchModel), "{unknown}");
     let status = client.endpoints().remove(0);
