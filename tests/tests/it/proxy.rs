@@ -114,6 +114,15 @@ fn an_app_gets_its_answers_and_receipts_that_hold() {
     assert_eq!(cocoon(&["receipt", "verify", "/nowhere"]).status.code(), Some(2));
     let output = proxy.program.output();
     assert!(!output.contains(CANARY) && !output.contains(text), "{output}");
+
+    // What has no receipt names none.
+    let kept = std::fs::read_dir(&dir).unwrap().count();
+    for stream in [true, false] {
+        let hot = question(&model, |body| (body["temperature"], body["stream"]) = (json!(9), json!(stream)));
+        let refused = proxy.post("/v1/chat/completions", &hot);
+        assert_eq!((refused.status, refused.headers.get("cocoon-receipt-id")), (400, None));
+    }
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), kept);
 }
 
 #[test]

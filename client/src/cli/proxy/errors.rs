@@ -78,6 +78,10 @@ pub(super) fn too_large(max: usize) -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("the body has more than {max} bytes"))
 }
 
+pub(super) fn incomplete(status: StatusCode, message: &str) -> Problem {
+    Problem::new(status, "incomplete_body", message)
+}
+
 /// What the client says in place of an answer.
 pub(super) fn failed(error: &Error) -> Problem {
     if let Error::Api { status, message, code } = error {
