@@ -123,6 +123,15 @@ fn an_app_gets_its_answers_and_receipts_that_hold() {
         assert_eq!((refused.status, refused.headers.get("cocoon-receipt-id")), (400, None));
     }
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), kept);
+
+    // An answer whose receipt is lost is none.
+    std::fs::remove_dir_all(&dir).unwrap();
+    let lost = proxy.post("/v1/chat/completions", &question(&model, |_| ()));
+    assert_eq!((lost.status, lost.headers.get("cocoon-receipt-id")), (500, None));
+    assert_eq!(lost.json()["error"]["code"], "receipt_not_kept");
+    let lost = proxy.post("/v1/chat/completions", &question(&model, |body| body["stream"] = json!(true)));
+    let last: Value = serde_json::from_str(lost.events().last().unwrap()).unwrap();
+    assert_eq!(last["error"]["code"], "receipt_not_kept");
 }
 
 #[test]

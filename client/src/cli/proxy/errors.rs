@@ -22,10 +22,6 @@ impl Problem {
         Self { status, code: code.to_owned(), message: message.into(), upstreams: Vec::new() }
     }
 
-    pub(super) fn message(&self) -> &str {
-        &self.message
-    }
-
     pub(super) fn json(&self) -> Value {
         let kind = match self.status {
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",

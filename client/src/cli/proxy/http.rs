@@ -159,8 +159,8 @@ fn streamed(answer: Answer, receipt: Option<receipts::Place>) -> Response<Body> 
     let (sender, receiver) = mpsc::channel(4);
     let (headers, place) = (answer.headers.clone(), receipt.clone());
     tokio::spawn(async move {
-        if let Err(error) = pass_on(answer, &sender, receipt).await {
-            let event = format!("data: {}\n\n", errors::failed(&error).json());
+        if let Err(problem) = pass_on(answer, &sender, receipt).await {
+            let event = format!("data: {}\n\n", problem.json());
             let _gone = sender.send(Ok(Frame::data(Bytes::from(event)))).await;
         }
     });
@@ -179,9 +179,9 @@ async fn pass_on(
     mut answer: Answer,
     to: &mpsc::Sender<Result<Frame<Bytes>, std::io::Error>>,
     receipt: Option<receipts::Place>,
-) -> Result<(), Error> {
+) -> Result<(), Problem> {
     let (mut held, mut line_starts) = (Vec::new(), true);
-    while let Some(bytes) = next(&mut answer, to).await? {
+    while let Some(bytes) = next(&mut answer, to).await.map_err(|error| errors::failed(&error))? {
         held.extend_from_slice(&bytes);
         let goes = last_event(&held, line_starts);
         line_starts = held[..goes].last().map_or(line_starts, |byte| *byte == b'\n');
@@ -190,7 +190,7 @@ async fn pass_on(
         }
     }
     if let (Some(place), Some(bundle)) = (receipt, answer.body.receipt()) {
-        place.keep(bundle).await.map_err(|problem| Error::Misuse(problem.message().to_owned()))?;
+        place.keep(bundle).await?;
     }
     let _gone = to.send(Ok(Frame::data(held.into()))).await;
     Ok(())
