@@ -5,7 +5,7 @@
 #![expect(clippy::print_stdout, reason = "an example of a program")]
 
 use anyhow::Context;
-use cocoon_client::{ChatRequest, Client, Policy};
+use cocoon_client::{ChatRequest, Client, ModelKind, Policy};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -16,7 +16,8 @@ async fn main() -> anyhow::Result<()> {
     let policy = Policy::from_toml(&std::fs::read_to_string(policy).context("cannot read the policy")?)?;
     // Fails if the enclave is not what the policy accepts; the question was not sent then.
     let client = Client::builder().policy(policy).endpoint(endpoint).connect().await?;
-    let model = client.ready().await?.into_iter().next().context("there is no model")?;
+    let model = client.ready().await?.into_iter().find(|model| model.kind == ModelKind::Chat);
+    let model = model.context("there is no model for chats")?;
 
     let mut request = ChatRequest::new(model.id, question);
     request.temperature = Some(0.0);

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::Context;
-use cocoon_client::{ChatEvent, ChatRequest, Client, ClientBuilder, Message, Policy, Role};
+use cocoon_client::{ChatEvent, ChatRequest, Client, ClientBuilder, Message, ModelKind, Policy, Role};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -20,7 +20,8 @@ async fn main() -> anyhow::Result<()> {
     for failure in client.verify().await {
         println!("not used: {}: {}", failure.endpoint, failure.message);
     }
-    let model = client.ready().await?.into_iter().next().context("there is no model")?;
+    let model = client.ready().await?.into_iter().find(|model| model.kind == ModelKind::Chat);
+    let model = model.context("there is no model for chats")?;
 
     let mut talk = ChatRequest::of(model.id, [Message::new(Role::System, "You answer in one sentence.")]);
     talk.max_tokens = Some(48);

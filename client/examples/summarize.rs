@@ -7,7 +7,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example of a program")]
 
 use anyhow::Context;
-use cocoon_client::{ChatRequest, Client, Error, Message, Model, Policy, Role};
+use cocoon_client::{ChatRequest, Client, Error, Message, Model, ModelKind, Policy, Role};
 use tokio::task::JoinSet;
 
 /// Most tokens of a summary.
@@ -31,7 +31,8 @@ async fn main() -> anyhow::Result<()> {
     let mut text = std::fs::read_to_string(file).context("cannot read the text")?;
     anyhow::ensure!(!text.trim().is_empty(), "there is nothing to summarise");
     let client = Client::builder().policy(policy).endpoint(endpoint).connect().await?;
-    let model = client.ready().await?.into_iter().next().context("there is no model")?;
+    let model = client.ready().await?.into_iter().find(|model| model.kind == ModelKind::Chat);
+    let model = model.context("there is no model for chats")?;
     let limit = limit.first().map(|tokens| tokens.parse()).transpose().context("TOKENS_OF_A_PIECE")?;
     let size = piece_size(&model, limit)?;
 

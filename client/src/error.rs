@@ -60,10 +60,10 @@ pub enum Error {
         /// OpenAI's error code, if there is one.
         code: Option<String>,
     },
-    /// No endpoint of a [`crate::Client`] can be used; nothing was sent to any.
-    #[error("no enclave can be used, and nothing was sent to one. {}", each(.0))]
+    /// No endpoint of a [`crate::Client`] can be used; nothing was sent to one that is not verified. Some may be verified but lack the model.
+    #[error("no enclave can be used, and nothing was sent to one that is not verified. {}", each(.0))]
     NoneVerified(Vec<EndpointFailure>),
-    /// No verified enclave has this model; nothing was sent to any.
+    /// All enclaves are verified, and none has this model; nothing was sent to any.
     #[error("no verified enclave serves this model; GET /v1/models lists those that are served")]
     NoSuchModel,
     /// What was waited for did not come in the time that the caller gave it.
@@ -113,6 +113,11 @@ impl Error {
             | Self::BadAnswer(_)
             | Self::Misuse(_) => false,
         }
+    }
+
+    /// Whether the connection is gone, so that a request has no answer.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Ended(_))
     }
 
     pub(crate) fn unreachable(endpoint: &str, why: impl ToString) -> Self {

@@ -40,7 +40,7 @@
 //! - Nothing but a random number goes to an enclave that the policy did not accept in this very TLS session; nothing turns that off. There is no
 //!   way to an [`AttestedSession`] but an [`AttestationResult`], and none to that but the Verifier.
 //! - A request is sent again only to an enclave that passed the same policy, and only before the first bytes of an answer are there. Then it is
-//!   the caller's decision.
+//!   the caller's decision. Where a connection broke, nobody knows whether the request arrived, so it may be computed twice.
 //! - Before its statement S runs out, or when a new epoch begins, an enclave attests again on the same connection, before anything else is sent.
 //!   One that fails is cut off.
 //! - An answer that ends without an error has a receipt that the verified enclave signed, for the bytes that were sent and those that
@@ -56,7 +56,7 @@
 //! | [`Error`] | Whose fault, and what to do |
 //! |---|---|
 //! | `Rejected`, `Malformed`, `NotAnEnclave` | what answers is not what the policy accepts: [`Error::report`] has each factor. Do not send anything |
-//! | `NoneVerified` | the same, or unreachable, for each endpoint of a handle |
+//! | `NoneVerified` | the same, or unreachable, for each endpoint of a handle; others may lack the model |
 //! | `Unreachable`, `Ended` | the network or the host: try again, elsewhere. A [`Client`] does |
 //! | `Receipt`, `BadAnswer` | the answer was altered, cut, or is none: do not use what came |
 //! | `Api` | the enclave refuses this request, for the reason that its `code` gives |
@@ -69,9 +69,14 @@
 //!
 //! Dropping a [`ChatStream`], an [`Answer`], a [`ResponseBody`] or a future of this crate cancels its request; the enclave stops computing.
 //!
+//! # Tools
+//!
+//! [`ChatRequest::tools`] are functions that the model may ask for: [`ChatAnswer::tool_calls`], [`ChatEvent::ToolCall`]. The caller calls them, and adds
+//! [`ChatAnswer::message`] and a [`Message::result`] of each to the conversation.
+//!
 //! # Raw requests
 //!
-//! [`Client::post`] sends any JSON to the API as it is. [`Client`] and [`AttestedSession`] are `tower::Service`s of
+//! [`Client::post`] sends any JSON to the API as it is, for example for several answers at once (`n`). [`Client`] and [`AttestedSession`] are `tower::Service`s of
 //! `http::Request<http_body_util::Full<bytes::Bytes>>`, so layers of tower fit around them.
 
 #![forbid(unsafe_code)]
@@ -92,8 +97,8 @@ mod sse;
 pub use answer::{Answer, AnswerBody};
 pub use channel::UnverifiedChannel;
 pub use chat::{
-    AlternativeToken, ChatAnswer, ChatEvent, ChatRequest, ChatStream, FinishReason, Message, Role,
-    TokenLogprob, Usage,
+    AlternativeToken, ChatAnswer, ChatEvent, ChatRequest, ChatStream, FinishReason, Message, ResponseFormat,
+    Role, TokenLogprob, Tool, ToolCall, ToolChoice, Usage,
 };
 pub use clock::now;
 pub use cocoon_attestation::policy::Policy;
@@ -101,7 +106,7 @@ pub use cocoon_attestation::receipt::{Receipt, ReceiptBundle, ReceiptError, Sign
 pub use cocoon_attestation::result::{AttestationResult, Factor, Rejection, Report, Status};
 pub use embed::Embeddings;
 pub use error::Error;
-pub use pool::{Client, ClientBuilder, EndpointFailure, EndpointStatus, Model};
+pub use pool::{Client, ClientBuilder, EndpointFailure, EndpointStatus, Model, ModelKind};
 pub use service::ResponseBody;
 pub use session::{AttestedSession, ModelStatus};
 

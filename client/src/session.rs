@@ -20,6 +20,7 @@ use serde::Deserialize;
 
 use crate::channel::fresh_request;
 use crate::error::Error;
+use crate::pool::Model;
 use crate::{Policy, clock, known};
 
 /// Attest again this long before the epoch statement runs out.
@@ -142,6 +143,11 @@ impl AttestedSession {
         !self.0.refused.load(Ordering::Acquire) && !self.0.http.is_closed()
     }
 
+    /// Whether both are of one connection.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Verifies a receipt against what this session knows of the enclave; attests again if it is of a new epoch.
     pub(crate) async fn verify_receipt(
         &self,
@@ -245,14 +251,12 @@ impl AttestedSession {
         Ok(models.data)
     }
 
-    /// Names of the models.
+    /// The models.
     ///
     /// # Errors
     /// As [`AttestedSession::request`], and [`Error::BadAnswer`].
-    pub async fn models(&self) -> Result<Vec<String>, Error> {
-        let name = |model: serde_json::Value| model["id"].as_str().map(str::to_owned);
-        let names: Option<_> = self.list_models().await?.into_iter().map(name).collect();
-        names.ok_or(Error::BadAnswer("a model without a name"))
+    pub async fn models(&self) -> Result<Vec<Model>, Error> {
+        self.list_models().await?.into_iter().map(Model::of).collect()
     }
 
     async fn get_json<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, Error> {

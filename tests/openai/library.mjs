@@ -56,6 +56,10 @@ test("texts become vectors", async () => {
   assert.deepEqual(data.map((item) => item.embedding.length), [32, 32]);
   assert.ok(Math.abs(data[0].embedding.reduce((sum, x) => sum + x * x, 0) - 1) < 1e-5);
   assert.equal(usage.prompt_tokens, usage.total_tokens);
+  const input = Array.from({ length: 300 }, (_, number) => `text ${number % 150}`);
+  const many = (await client.embeddings.create({ model: "tiny", input })).data;
+  assert.equal(many.length, 300);
+  assert.deepEqual(many[299].embedding, many[149].embedding);
 });
 
 test("errors are those of the library", async () => {

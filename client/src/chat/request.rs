@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use super::tools::{ResponseFormat, Tool, ToolCall, ToolChoice};
+
 /// A request for `POST /v1/chat/completions`.
 ///
 /// What is `None` or empty is left to the enclave, whose values `docs/api.md` has; so are the limits.
@@ -52,7 +54,19 @@ pub struct ChatRequest {
     /// And for those of that many most likely ones at its place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_logprobs: Option<u8>,
-    /// Fields that this version of the SDK has no name for, as they are sent.
+    /// What the answer keeps to. Not together with tools.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_format: Option<ResponseFormat>,
+    /// Functions that the model may ask to call.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Tool>,
+    /// Whether it calls one, and which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_choice: Option<ToolChoice>,
+    /// Whether it may ask for several calls at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallel_tool_calls: Option<bool>,
+    /// Fields that have no name here, as they are sent. Not `n`: for several answers there is [`crate::Client::post`].
     #[serde(flatten)]
     pub more: serde_json::Map<String, serde_json::Value>,
     stream: bool,
@@ -65,6 +79,10 @@ pub struct ChatRequest {
 pub struct Message {
     role: Role,
     content: Zeroizing<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<ToolCall>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_call_id: Option<String>,
 }
 
 /// Who says something.
@@ -78,6 +96,8 @@ pub enum Role {
     User,
     /// The model.
     Assistant,
+    /// A tool that the model called: [`Message::result`].
+    Tool,
 }
 
 #[derive(Clone, Serialize)]
@@ -89,7 +109,19 @@ impl Message {
     /// One turn.
     #[must_use]
     pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Self { role, content: Zeroizing::new(content.into()) }
+        Self { role, content: Zeroizing::new(content.into()), tool_calls: Vec::new(), tool_call_id: None }
+    }
+
+    /// A turn of the model in which it called tools. The text may be empty. Of a whole answer: [`super::ChatAnswer::message`].
+    #[must_use]
+    pub fn calls(content: impl Into<String>, calls: impl IntoIterator<Item = ToolCall>) -> Self {
+        Self { tool_calls: calls.into_iter().collect(), ..Self::new(Role::Assistant, content) }
+    }
+
+    /// What came of a call: its [`ToolCall::id`], and a text for the model.
+    #[must_use]
+    pub fn result(call: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { tool_call_id: Some(call.into()), ..Self::new(Role::Tool, content) }
     }
 
     /// Who says it.
@@ -134,6 +166,10 @@ impl ChatRequest {
             stop: Vec::new(),
             logprobs: false,
             top_logprobs: None,
+            response_format: None,
+            tools: Vec::new(),
+            tool_choice: None,
+            parallel_tool_calls: None,
             more: serde_json::Map::new(),
             stream: true,
             stream_options: StreamOptions { include_usage: true },
@@ -195,5 +231,53 @@ mod tests {
         assert_eq!((&sent["logit_bias"], &sent["stop"]), (&json!({ "17": -100.0 }), &json!(["END"])));
         assert_eq!((&sent["seed"], &sent["user"]), (&json!(1_u64 << 60), &json!("me")));
         assert_eq!((&sent["logprobs"], &sent["top_logprobs"]), (&json!(true), &json!(3)));
+    }
+
+    #[test]
+    fn tools_and_formats_are_written_in_openais_shape() {
+        let schema = json!({ "type": "object", "properties": {} });
+        let mut request = ChatRequest::new("m", "What is the weather?");
+        request.tools =
+            vec![Tool::new("weather", "Of today", schema.clone()), Tool::new("f", "", schema.clone())];
+        request.tool_choice = Some(ToolChoice::Function("weather".to_owned()));
+        request.parallel_tool_calls = Some(false);
+        let called = Message::calls("", [ToolCall::new("call_1", "weather", "{}")]);
+        request.messages_mut().extend([called, Message::result("call_1", "rain")]);
+        let tools = sent(&request);
+        let function = |function: Value| json!({ "type": "function", "function": function });
+        assert_eq!(
+            tools["tools"],
+            json!([
+                function(json!({ "name": "weather", "description": "Of today", "parameters": schema })),
+                function(json!({ "name": "f", "parameters": schema })),
+            ])
+        );
+        assert_eq!(tools["tool_choice"], function(json!({ "name": "weather" })));
+        assert_eq!(tools["parallel_tool_calls"], json!(false));
+        let mut call = function(json!({ "name": "weather", "arguments": "{}" }));
+        call["id"] = json!("call_1");
+        assert_eq!(tools["messages"][1], json!({ "role": "assistant", "content": "", "tool_calls": [call] }));
+        assert_eq!(
+            tools["messages"][2],
+            json!({ "role": "tool", "content": "rain", "tool_call_id": "call_1" })
+        );
+        for (choice, text) in
+            [(ToolChoice::Auto, "auto"), (ToolChoice::None, "none"), (ToolChoice::Required, "required")]
+        {
+            request.tool_choice = Some(choice);
+            assert_eq!(sent(&request)["tool_choice"], text);
+        }
+        let named = json!({ "name": "x", "schema": schema.clone(), "strict": true });
+        for (format, wanted) in [
+            (ResponseFormat::Text, json!({ "type": "text" })),
+            (ResponseFormat::JsonObject, json!({ "type": "json_object" })),
+            (
+                ResponseFormat::JsonSchema { name: "x".to_owned(), schema },
+                json!({ "type": "json_schema", "json_schema": named }),
+            ),
+        ] {
+            request.response_format = Some(format);
+            assert_eq!(sent(&request)["response_format"], wanted);
+        }
     }
 }

@@ -6,7 +6,8 @@ use cocoon_attestation::receipt::ReceiptBundle;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::request::ChatRequest;
+use super::request::{ChatRequest, Message};
+use super::tools::{Calls, Piece, ToolCall};
 use crate::answer::{Answer, AnswerBody};
 use crate::error::Error;
 use crate::session::AttestedSession;
@@ -24,6 +25,8 @@ pub enum ChatEvent {
     Text(String),
     /// How likely the tokens were whose text begins in the [`ChatEvent::Text`] before, if that was asked for.
     Logprobs(Vec<TokenLogprob>),
+    /// A whole call of one of [`ChatRequest::tools`]. What [`FinishReason::Length`] cuts off is none.
+    ToolCall(ToolCall),
     /// The answer is complete.
     Finished(FinishReason),
     /// Tokens, after the end.
@@ -39,6 +42,8 @@ pub enum FinishReason {
     Stop,
     /// [`ChatRequest::max_tokens`], or the end of the model's context.
     Length,
+    /// The model waits for the results of its calls.
+    ToolCalls,
     /// What this version of the SDK has no name for.
     Other(String),
 }
@@ -86,8 +91,10 @@ pub struct AlternativeToken {
 #[non_exhaustive]
 #[expect(missing_debug_implementations, reason = "answers must not be printable by accident")]
 pub struct ChatAnswer {
-    /// What the model says.
+    /// What the model says; nothing, as a rule, if it calls tools.
     pub text: String,
+    /// The tools that it calls. What [`FinishReason::Length`] cuts off is left out.
+    pub tool_calls: Vec<ToolCall>,
     /// Why it ends.
     pub finish_reason: FinishReason,
     /// Tokens, as the enclave counted them.
@@ -108,6 +115,8 @@ struct Chunk {
 
 #[derive(Deserialize)]
 struct Choice {
+    #[serde(default)]
+    index: u64,
     delta: Delta,
     finish_reason: Option<FinishReason>,
     logprobs: Option<Logprobs>,
@@ -116,6 +125,7 @@ struct Choice {
 #[derive(Deserialize)]
 struct Delta {
     content: Option<String>,
+    tool_calls: Option<Vec<Piece>>,
 }
 
 #[derive(Deserialize)]
@@ -135,6 +145,7 @@ pub struct ChatStream {
     body: AnswerBody,
     lines: Events,
     ready: VecDeque<ChatEvent>,
+    calls: Calls,
     complete: bool,
 }
 
@@ -148,6 +159,7 @@ impl From<String> for FinishReason {
         match text.as_str() {
             "stop" => Self::Stop,
             "length" => Self::Length,
+            "tool_calls" => Self::ToolCalls,
             _ => Self::Other(text),
         }
     }
@@ -160,6 +172,7 @@ impl FinishReason {
         match self {
             Self::Stop => "stop",
             Self::Length => "length",
+            Self::ToolCalls => "tool_calls",
             Self::Other(text) => text,
         }
     }
@@ -188,8 +201,8 @@ impl ChatStream {
         if answer.status != StatusCode::OK {
             return Err(answer.into_error().await);
         }
-        let (lines, ready) = (Events::default(), VecDeque::new());
-        Ok(Self { body: answer.body, lines, ready, complete: false })
+        let (lines, ready, calls) = Default::default();
+        Ok(Self { body: answer.body, lines, ready, calls, complete: false })
     }
 
     /// The next part; `None` after the end, once the receipt was verified. What came before that is what an enclave said that was verified,
@@ -197,7 +210,7 @@ impl ChatStream {
     ///
     /// # Errors
     /// [`Error::Api`] when the enclave reports a failure, [`Error::BadAnswer`] when the answer breaks off or is not one,
-    /// [`Error::Receipt`] when it is not what the enclave signed, [`Error::Timeout`].
+    /// [`Error::Receipt`] when it is not what the enclave signed, [`Error::Timeout`], [`Error::Misuse`] when several answers were asked for.
     pub async fn next(&mut self) -> Result<Option<ChatEvent>, Error> {
         loop {
             if let Some(event) = self.ready.pop_front() {
@@ -223,12 +236,13 @@ impl ChatStream {
     /// # Errors
     /// As [`ChatStream::next`].
     pub async fn collect(mut self) -> Result<ChatAnswer, Error> {
-        let (mut text, mut logprobs) = (String::new(), Vec::new());
+        let (mut text, mut tool_calls, mut logprobs) = (String::new(), Vec::new(), Vec::new());
         let (mut finish_reason, mut usage) = (None, None);
         while let Some(event) = self.next().await? {
             match event {
                 ChatEvent::Text(more) => text.push_str(&more),
                 ChatEvent::Logprobs(more) => logprobs.extend(more),
+                ChatEvent::ToolCall(call) => tool_calls.push(call),
                 ChatEvent::Finished(reason) => finish_reason = Some(reason),
                 ChatEvent::Usage(tokens) => usage = Some(tokens),
             }
@@ -241,7 +255,7 @@ impl ChatStream {
         else {
             return Err(Error::BadAnswer("it does not say why it ends, or how long it is"));
         };
-        Ok(ChatAnswer { text, finish_reason, usage, logprobs, receipt })
+        Ok(ChatAnswer { text, tool_calls, finish_reason, usage, logprobs, receipt })
     }
 
     /// The receipt, after the end: it was verified.
@@ -261,11 +275,39 @@ impl ChatStream {
             return Err(Error::Api { status: 200, message, code });
         }
         for choice in chunk.choices {
-            self.ready.extend(choice.delta.content.filter(|text| !text.is_empty()).map(ChatEvent::Text));
-            self.ready.extend(choice.logprobs.and_then(|scored| scored.content).map(ChatEvent::Logprobs));
-            self.ready.extend(choice.finish_reason.map(ChatEvent::Finished));
+            self.take_choice(choice)?;
         }
         self.ready.extend(chunk.usage.map(ChatEvent::Usage));
         Ok(())
+    }
+
+    fn take_choice(&mut self, choice: Choice) -> Result<(), Error> {
+        if choice.index > 0 {
+            let message = "this is one of several answers (`n`): ask for them with Client::post";
+            return Err(Error::Misuse(message.to_owned()));
+        }
+        self.ready.extend(choice.delta.content.filter(|text| !text.is_empty()).map(ChatEvent::Text));
+        self.ready.extend(choice.logprobs.and_then(|scored| scored.content).map(ChatEvent::Logprobs));
+        for piece in choice.delta.tool_calls.into_iter().flatten() {
+            let complete = self.calls.add(piece).ok_or(Error::BadAnswer("a piece of no call"))?;
+            self.ready.extend(complete.map(ChatEvent::ToolCall));
+            if self.calls.open_len() > MAX_TEXT {
+                return Err(Error::BadAnswer("it is too long"));
+            }
+        }
+        if let Some(reason) = choice.finish_reason {
+            let last = self.calls.end().filter(|call| reason != FinishReason::Length || call.is_whole());
+            self.ready.extend(last.map(ChatEvent::ToolCall));
+            self.ready.push_back(ChatEvent::Finished(reason));
+        }
+        Ok(())
+    }
+}
+
+impl ChatAnswer {
+    /// The answer as a turn of the conversation, with its calls. Behind it come their results: [`Message::result`].
+    #[must_use]
+    pub fn message(&self) -> Message {
+        Message::calls(self.text.as_str(), self.tool_calls.iter().cloned())
     }
 }

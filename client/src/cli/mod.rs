@@ -1,6 +1,8 @@
 //! Commands, exit codes, and what a person reads.
 
 mod chat;
+mod embed;
+mod enclave;
 mod generate;
 mod inspect;
 mod output;
@@ -43,6 +45,8 @@ struct Cli {
 enum Command {
     /// Verify the enclave, then ask; the answer is streamed to standard output
     Chat(chat::ChatArgs),
+    /// Verify the enclave, then print the vectors of texts, each a line of JSON
+    Embed(embed::EmbedArgs),
     /// Verify the enclave and show every factor; no prompt is sent
     Verify(verify::VerifyArgs),
     /// The OpenAI API on this machine for other programs, with verified enclaves behind it
@@ -156,6 +160,7 @@ pub(crate) fn run() -> ExitCode {
 async fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Chat(args) => chat::run(args).await,
+        Command::Embed(args) => embed::run(args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Proxy(args) => proxy::run(args).await,
         Command::Receipt(command) => receipt::run(command),

@@ -89,7 +89,8 @@ impl ClientBuilder {
             first_byte: self.first_byte,
             whole: self.whole,
         };
-        let endpoints = self.endpoints.into_iter().map(Endpoint::new).collect();
+        let endpoints = self.endpoints.into_iter().enumerate();
+        let endpoints = endpoints.map(|(place, endpoint)| Endpoint::new(place, endpoint)).collect();
         Ok(Client(Arc::new(Inner { endpoints, settings })))
     }
 

@@ -14,6 +14,8 @@ use crate::{Report, connect};
 
 #[derive(Debug)]
 pub(super) struct Endpoint {
+    /// Among those of its handle.
+    pub(super) place: usize,
     endpoint: String,
     state: Mutex<State>,
     /// Requests that it has of us.
@@ -29,8 +31,37 @@ struct State {
     models: Vec<Value>,
     /// Why there is no session.
     failure: Option<EndpointFailure>,
+    /// How often it failed since its last answer: that it attests is no sign that it answers.
     failures: u32,
     not_before: Option<Instant>,
+}
+
+impl State {
+    fn open(&self) -> Option<AttestedSession> {
+        self.session.clone().filter(AttestedSession::is_open)
+    }
+
+    /// There is no session any more.
+    fn fail(&mut self, failure: EndpointFailure, again: Again) {
+        self.session = None;
+        self.failure = Some(failure);
+        self.not_before = match again {
+            Again::AtOnce => None,
+            Again::Later => Some(Instant::now() + pause(self.failures)),
+        };
+        if again == Again::Later {
+            self.failures = self.failures.saturating_add(1);
+        }
+    }
+}
+
+/// When an enclave whose session is gone may be connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// Its connection broke before a request could be sent, which is no sign that it cannot be reached.
+    AtOnce,
+    /// After a pause, which grows.
+    Later,
 }
 
 /// Why an enclave cannot be used.
@@ -71,9 +102,9 @@ impl Drop for Busy {
 }
 
 impl Endpoint {
-    pub(super) fn new(endpoint: String) -> Arc<Self> {
+    pub(super) fn new(place: usize, endpoint: String) -> Arc<Self> {
         let (state, requests, connecting) = Default::default();
-        Arc::new(Self { endpoint, state, requests, connecting })
+        Arc::new(Self { place, endpoint, state, requests, connecting })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -108,8 +139,19 @@ impl Endpoint {
         }
     }
 
+    /// The open session, if the enclave has its model loaded. Connects to nobody.
+    pub(super) fn open(&self) -> Option<AttestedSession> {
+        let state = self.state();
+        state.open().filter(|_| !state.models.is_empty())
+    }
+
+    /// Whether it is time to connect, and nobody does.
+    pub(super) fn is_due(&self) -> bool {
+        self.known().is_none() && self.connecting.try_lock().is_ok()
+    }
+
     /// The verified session, or why there is none. Connects if there was none and it is time.
-    pub(super) async fn session(&self, settings: Settings) -> Result<AttestedSession, EndpointFailure> {
+    pub(super) async fn session(&self, settings: &Settings) -> Result<AttestedSession, EndpointFailure> {
         if let Some(known) = self.known() {
             return known;
         }
@@ -117,29 +159,38 @@ impl Endpoint {
         if let Some(known) = self.known() {
             return known;
         }
-        let open = self.state().session.clone().filter(AttestedSession::is_open);
-        let connected = async {
-            let session = match open {
-                Some(session) => session,
-                None => self.connect(settings).await?,
-            };
-            match session.list_models().await {
-                // It says so as long as its model is loading.
-                Err(Error::Api { .. }) => Ok((session, Vec::new())),
-                models => models.map(|models| (session, models)),
-            }
-        };
-        match connected.await {
+        let verified = self.verified(settings).await;
+        let mut state = self.state();
+        match verified {
             Ok((session, models)) => {
-                *self.state() = State { session: Some(session.clone()), models, ..State::default() };
+                let failures = state.failures;
+                *state = State { session: Some(session.clone()), models, failures, ..State::default() };
                 Ok(session)
             }
-            Err(error) => Err(self.lost(&error)),
+            Err(error) => {
+                let failure = self.failure(error.to_string(), error.report());
+                state.fail(failure.clone(), Again::Later);
+                Err(failure)
+            }
         }
     }
 
-    async fn connect(&self, settings: Settings) -> Result<AttestedSession, Error> {
-        let connected = connect(&self.endpoint, settings.policy);
+    async fn verified(&self, settings: &Settings) -> Result<(AttestedSession, Vec<Value>), Error> {
+        let open = self.state().open();
+        if let Some(session) = open {
+            // Its model was loading.
+            match models(&session).await {
+                Err(error) if error.is_gone() => {}
+                models => return Ok((session, models?)),
+            }
+        }
+        let session = self.connect(settings).await?;
+        let models = models(&session).await?;
+        Ok((session, models))
+    }
+
+    async fn connect(&self, settings: &Settings) -> Result<AttestedSession, Error> {
+        let connected = connect(&self.endpoint, settings.policy.clone());
         let session = match settings.connect {
             Some(patience) => tokio::time::timeout(patience, connected)
                 .await
@@ -152,25 +203,29 @@ impl Endpoint {
     /// What needs no connecting: an open session, or a failure that is too young to try again.
     fn known(&self) -> Option<Result<AttestedSession, EndpointFailure>> {
         let state = self.state();
-        if let Some(session) = state.session.as_ref().filter(|session| session.is_open()) {
-            return (!state.models.is_empty()).then(|| Ok(session.clone()));
+        if let Some(session) = state.open() {
+            return (!state.models.is_empty()).then_some(Ok(session));
         }
         let failure = state.failure.clone()?;
         state.not_before.is_some_and(|not_before| Instant::now() < not_before).then_some(Err(failure))
     }
 
-    /// The session is gone, or there was none: not again for a while.
-    pub(super) fn lost(&self, error: &Error) -> EndpointFailure {
-        let report = error.report().map(Box::new);
-        let failure = EndpointFailure { endpoint: self.endpoint.clone(), message: error.to_string(), report };
+    /// A session failed: it is not used any more. A newer one that took its place meanwhile is.
+    pub(super) fn lost(&self, session: &AttestedSession, error: &Error, again: Again) {
         let mut state = self.state();
-        // A connection that an enclave closed is no sign that it cannot be reached.
-        let ended = matches!(error, Error::Ended(_)) && state.failures == 0;
-        state.not_before = (!ended).then(|| Instant::now() + pause(state.failures));
-        state.failures = state.failures.saturating_add(1);
-        state.session = None;
-        state.failure = Some(failure.clone());
-        failure
+        if state.session.as_ref().is_some_and(|current| current.is_same(session)) {
+            state.fail(self.failure(error.to_string(), error.report()), again);
+        }
+    }
+
+    /// It answered: its next failure is the first one again.
+    pub(super) fn answered(&self) {
+        self.state().failures = 0;
+    }
+
+    /// Why it cannot be used.
+    pub(super) fn failure(&self, message: String, report: Option<Report>) -> EndpointFailure {
+        EndpointFailure { endpoint: self.endpoint.clone(), message, report: report.map(Box::new) }
     }
 
     /// Whether it has the model, as far as is known; without a name it is for the enclave to complain.
@@ -178,5 +233,13 @@ impl Endpoint {
         let state = self.state();
         let has = |model: &str| state.models.iter().any(|known| known["id"] == model);
         model.is_none_or(|model| state.models.is_empty() || has(model))
+    }
+}
+
+/// None as long as they are loading: then it answers with an error.
+async fn models(session: &AttestedSession) -> Result<Vec<Value>, Error> {
+    match session.list_models().await {
+        Err(Error::Api { .. }) => Ok(Vec::new()),
+        models => models,
     }
 }

@@ -1,6 +1,7 @@
 //! Several enclaves behind one handle: verified ones only, and which of them a request goes to.
 
 mod builder;
+mod candidates;
 mod endpoint;
 
 use std::sync::Arc;
@@ -21,16 +22,22 @@ use crate::chat::{ChatAnswer, ChatRequest, ChatStream};
 use crate::error::Error;
 use crate::session::AttestedSession;
 use builder::Settings;
-use endpoint::Endpoint;
+use candidates::{Candidate, Candidates};
+use endpoint::{Again, Endpoint};
 
 /// How often to ask whether a model is loaded.
 const POLL: Duration = Duration::from_millis(300);
+
+/// How long others may take to be verified once there is something to answer with: a list of models, or that an enclave is busy. A hardware
+/// report can take a second.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Verified enclaves that serve the same, behind one handle. Cheap to clone; clones share their sessions.
 ///
 /// A request goes to the enclave with the fewest requests of this handle among those that pass the policy and have the model. If that one
 /// cannot be reached, has no place (429), or has no model loaded (503), the next one is asked, until the first bytes of an answer are
-/// there. An enclave that fails is left alone for half a second, then a second, at most half a minute; then it is verified anew.
+/// there. An enclave that fails is left alone for half a second, then a second, at most half a minute, until it answers again; then it is
+/// verified anew, beside requests that other enclaves answer.
 #[derive(Clone, Debug)]
 pub struct Client(Arc<Inner>);
 
@@ -50,6 +57,41 @@ pub struct Model {
     pub context_length: Option<u64>,
     /// SHA-256 of its manifest, in hex: what a policy names.
     pub manifest_digest: Option<String>,
+    /// What it is for.
+    #[serde(rename = "type", default)]
+    pub kind: ModelKind,
+    /// Numbers of a vector, of a model for embeddings.
+    pub dimensions: Option<u64>,
+}
+
+/// What a model is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+#[non_exhaustive]
+pub enum ModelKind {
+    /// [`Client::chat`]. Enclaves of earlier versions do not say so, and have no others.
+    #[default]
+    Chat,
+    /// [`Client::embed`].
+    Embedding,
+    /// What this version of the SDK has no name for.
+    Other(String),
+}
+
+impl Model {
+    pub(crate) fn of(listed: Value) -> Result<Self, Error> {
+        serde_json::from_value(listed).map_err(|_other| Error::BadAnswer("not a model"))
+    }
+}
+
+impl From<String> for ModelKind {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "chat" => Self::Chat,
+            "embedding" => Self::Embedding,
+            _ => Self::Other(text),
+        }
+    }
 }
 
 /// What of a request the handle looks at.
@@ -66,7 +108,9 @@ impl Client {
 
     /// Verifies the enclaves that were not, or not successfully, if it is their time; why some cannot be used.
     pub async fn verify(&self) -> Vec<EndpointFailure> {
-        self.usable().await.1
+        let mut all = Candidates::all(&self.0);
+        while all.next().await.is_some() {}
+        all.failures()
     }
 
     /// What is known of each enclave. Asks nobody.
@@ -75,13 +119,13 @@ impl Client {
         self.0.endpoints.iter().map(|endpoint| endpoint.status()).collect()
     }
 
-    /// The models of all verified enclaves, each once. One that is loading is not among them.
+    /// The models of all verified enclaves, each once. One that is loading is not among them. Once one is verified, the others have two
+    /// seconds for it.
     ///
     /// # Errors
     /// [`Error::NoneVerified`], [`Error::BadAnswer`].
     pub async fn models(&self) -> Result<Vec<Model>, Error> {
-        let model = |model| serde_json::from_value(model).map_err(|_e| Error::BadAnswer("not a model"));
-        self.list_models().await?.into_iter().map(model).collect()
+        self.list_models().await?.into_iter().map(Model::of).collect()
     }
 
     /// The same, as the enclaves write them.
@@ -89,12 +133,9 @@ impl Client {
     /// # Errors
     /// [`Error::NoneVerified`].
     pub async fn list_models(&self) -> Result<Vec<Value>, Error> {
-        let (usable, failures) = self.usable().await;
-        if usable.is_empty() {
-            return Err(Error::NoneVerified(failures));
-        }
+        let usable = self.usable().await?;
         let mut models: Vec<Value> = Vec::new();
-        for model in usable.iter().flat_map(|(endpoint, _)| endpoint.models()) {
+        for model in usable.iter().flat_map(|candidate| candidate.endpoint.models()) {
             if !models.iter().any(|known| known["id"] == model["id"]) {
                 models.push(model);
             }
@@ -123,11 +164,7 @@ impl Client {
 
     /// Whether there is an enclave whose engine did not break down.
     async fn is_hopeful(&self) -> Result<(), Error> {
-        let (usable, failures) = self.usable().await;
-        if usable.is_empty() {
-            return Err(Error::NoneVerified(failures));
-        }
-        for (_, session) in usable {
+        for Candidate { session, .. } in self.usable().await? {
             if session.model_status().await.is_ok_and(|status| status.state != "failed") {
                 return Ok(());
             }
@@ -153,82 +190,72 @@ impl Client {
     }
 
     /// Posts JSON to a URL of the OpenAI API (`/v1/..`) and returns the answer as it comes, whatever its status is. After its first bytes
-    /// no other enclave is asked.
+    /// no other enclave is asked. If a connection that was there breaks before the answer begins, that enclave is verified anew and asked
+    /// again, once: a request may be computed twice then, and by verified enclaves only.
     ///
     /// # Errors
-    /// [`Error::NoneVerified`] and [`Error::NoSuchModel`]: then nothing was sent to anybody. Otherwise what the last enclave that was asked
-    /// said, or [`Error::Timeout`].
+    /// [`Error::NoneVerified`] and [`Error::NoSuchModel`]: then no enclave could be asked. Otherwise what the last enclave that was asked
+    /// said, [`Error::Timeout`], or [`Error::Misuse`].
     pub async fn post(&self, path: &str, json: &[u8]) -> Result<Answer, Error> {
         let deadline = self.0.settings.whole.map(|whole| Instant::now() + whole);
-        let mut answer = in_time(deadline, "answer", self.post_or_connect_again(path, json)).await?;
+        let mut answer = in_time(deadline, "answer", self.try_each(path, json)).await?;
         answer.body.until(deadline);
         Ok(answer)
     }
 
-    /// A session that ended, as with a new TLS key or after a quarter of an hour without a request, was not sent this one.
-    async fn post_or_connect_again(&self, path: &str, json: &[u8]) -> Result<Answer, Error> {
-        match self.try_each(path, json).await {
-            Err(Error::Ended(_)) => self.try_each(path, json).await,
-            other => other,
-        }
-    }
-
     async fn try_each(&self, path: &str, json: &[u8]) -> Result<Answer, Error> {
         let model = serde_json::from_slice::<Peek>(json).ok().and_then(|peek| peek.model);
-        let (usable, failures) = self.usable().await;
-        if usable.is_empty() {
-            return Err(Error::NoneVerified(failures));
-        }
-        let mut last = Error::NoSuchModel;
-        for (endpoint, session) in usable {
-            if !endpoint.may_have(model.as_deref()) {
-                continue;
-            }
+        let (mut candidates, mut last) = (Candidates::of(&self.0, model.as_deref()), None);
+        loop {
+            let next = if matches!(&last, Some(Error::Api { .. })) {
+                tokio::time::timeout(GRACE, candidates.next()).await.ok().flatten()
+            } else {
+                candidates.next().await
+            };
+            let Some(Candidate { endpoint, session, was_open }) = &next else { break };
             let busy = endpoint.busy();
             let first = self.0.settings.first_byte.map(|first| Instant::now() + first);
-            match in_time(first, "first byte of an answer", first_bytes(&session, path, json)).await {
-                Ok(mut answer) if !is_elsewhere_better(&answer) => {
+            match in_time(first, "first byte of an answer", first_bytes(session, path, json)).await {
+                Ok(answer) if is_elsewhere_better(&answer) => last = Some(answer.into_error().await),
+                Ok(mut answer) => {
+                    endpoint.answered();
                     answer.body.hold(busy);
                     return Ok(answer);
                 }
-                Ok(answer) => last = answer.into_error().await,
+                Err(error @ Error::Misuse(_)) => return Err(error),
+                // Of an enclave that is slow, the connection stays.
+                Err(error @ (Error::Api { .. } | Error::Timeout(_))) => last = Some(error),
+                // As with a new TLS key, after a quarter of an hour without a request, or when there is another enclave now.
+                Err(error) if *was_open && error.is_gone() => {
+                    endpoint.lost(session, &error, Again::AtOnce);
+                    candidates.again(endpoint);
+                }
                 Err(error) => {
-                    // Of an enclave that is slow, the connection stays.
-                    if !matches!(error, Error::Api { .. } | Error::Timeout(_)) {
-                        endpoint.lost(&error);
-                    }
-                    last = error;
+                    endpoint.lost(session, &error, Again::Later);
+                    last = Some(error);
                 }
             }
         }
-        Err(last)
+        Err(last.unwrap_or_else(|| candidates.none()))
     }
 
     /// The session of the least busy verified enclave.
     pub(crate) async fn session(&self) -> Result<AttestedSession, Error> {
-        let (usable, failures) = self.usable().await;
-        usable.into_iter().next().map(|(_, session)| session).ok_or(Error::NoneVerified(failures))
+        let mut candidates = Candidates::of(&self.0, None);
+        let first = candidates.next().await;
+        first.map(|candidate| candidate.session).ok_or_else(|| candidates.none())
     }
 
-    /// Verifies those that were not, if it is their time. Gives those that can be used, the least busy first, and why others cannot.
-    async fn usable(&self) -> (Vec<(Arc<Endpoint>, AttestedSession)>, Vec<EndpointFailure>) {
-        let all = self.0.endpoints.iter().map(|endpoint| {
-            let (endpoint, settings) = (Arc::clone(endpoint), self.0.settings.clone());
-            tokio::spawn(async move {
-                let session = endpoint.session(settings).await;
-                session.map(|session| (endpoint, session))
-            })
-        });
-        let (mut usable, mut failures) = (Vec::new(), Vec::new());
-        for task in all.collect::<Vec<_>>() {
-            match task.await {
-                Ok(Ok(session)) => usable.push(session),
-                Ok(Err(failure)) => failures.push(failure),
-                Err(_panicked) => {}
-            }
+    /// Those that can be used, in the order in which they were given.
+    async fn usable(&self) -> Result<Vec<Candidate>, Error> {
+        let mut all = Candidates::all(&self.0);
+        let mut usable = Vec::from_iter(all.next().await);
+        let soon = Instant::now() + GRACE;
+        while let Ok(Some(next)) = tokio::time::timeout_at(soon, all.next()).await {
+            usable.push(next);
         }
-        usable.sort_by_key(|(endpoint, _)| endpoint.requests());
-        (usable, failures)
+        usable.sort_by_key(|candidate| candidate.endpoint.place);
+        if usable.is_empty() { Err(all.none()) } else { Ok(usable) }
     }
 }
 

@@ -50,7 +50,7 @@ fn main() -> anyhow::Result<()> {
 
 async fn record(enclave: &str, policy: &Policy, streams: usize) -> anyhow::Result<()> {
     let model = connect(enclave, policy.clone()).await?.models().await?;
-    let model = model.first().context("the enclave has no model")?;
+    let model = &model.first().context("the enclave has no model")?.id;
     let mut out = std::io::stdout();
     for stream in 0..streams {
         // Profiles, topics and lengths take turns, so that what else the machine does is the same for all.

@@ -101,7 +101,7 @@ fn scored(logprobs: &Value) -> Vec<(Vec<u8>, f64, Value)> {
 async fn logprobs_cover_the_text_whole_and_streamed() {
     let enclave = EnclaveProcess::start(&[]);
     let session = session(&enclave).await;
-    let model = session.models().await.unwrap().remove(0);
+    let model = session.models().await.unwrap().remove(0).id;
     let with = |change: fn(&mut Value)| {
         request(&model, |b| {
             (b["logprobs"], b["top_logprobs"]) = (json!(true), json!(2));
@@ -142,7 +142,7 @@ async fn bad_requests_name_the_field() {
     const SECRET: &str = "xyzzy-plugh";
     let enclave = EnclaveProcess::start(&[]);
     let session = session(&enclave).await;
-    let model = session.models().await.unwrap().remove(0);
+    let model = session.models().await.unwrap().remove(0).id;
     let words = "word ".repeat(20_000) + SECRET;
     let cases = [
         (request("other", |_| ()), 404, "model", "model_not_found"),
@@ -214,7 +214,7 @@ async fn bad_requests_name_the_field() {
 async fn a_full_queue_is_429_with_retry_after() {
     let enclave = EnclaveProcess::start(&["--max-running", "1", "--max-waiting", "1"]);
     let session = session(&enclave).await;
-    let model = session.models().await.unwrap().remove(0);
+    let model = session.models().await.unwrap().remove(0).id;
     let long = request(&model, |b| (b["max_tokens"], b["stream"]) = (json!(1500), json!(true))).to_string();
     let mut running = Vec::new();
     let refused = loop {

@@ -367,7 +367,7 @@ fn completions_and_man_pages_know_every_command() {
     {
         let script = String::from_utf8(cocoon(&["completions", shell]).stdout).unwrap();
         assert!(script.contains(mark), "{shell}");
-        for word in ["chat", "verify", "proxy", "receipt", "inspect", "max-tokens"] {
+        for word in ["chat", "embed", "verify", "proxy", "receipt", "inspect", "max-tokens"] {
             assert!(script.contains(word), "{shell} does not know {word}");
         }
     }
@@ -383,6 +383,7 @@ fn completions_and_man_pages_know_every_command() {
     for (page, says) in [
         ("cocoon.1", "Exit codes"),
         ("cocoon-chat.1", "interactive"),
+        ("cocoon-embed.1", "vectors"),
         ("cocoon-receipt-verify.1", "session"),
         ("cocoon-inspect-snp.1", "report"),
     ] {

@@ -173,6 +173,7 @@ fn flags_in_the_documents_exist() {
     let all = [
         help("cocoon", &[]),
         help("cocoon", &["chat"]),
+        help("cocoon", &["embed"]),
         help("cocoon", &["completions"]),
         help("cocoon", &["man"]),
         help("cocoon", &["verify"]),

@@ -1,8 +1,11 @@
 //! Vectors of texts: a second model in the enclave, with the vectors that transformers computes.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+
 use bytes::Bytes;
-use cocoon_client::{AttestedSession, Client, Policy, ReceiptBundle, connect};
-use cocoon_tests::programs::{EnclaveProcess, event};
+use cocoon_client::{AttestedSession, Client, ModelKind, Policy, ReceiptBundle, connect};
+use cocoon_tests::programs::{EnclaveProcess, binary, cocoon, event};
 use cocoon_tests::repository;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
@@ -173,6 +176,60 @@ async fn what_cannot_be_is_refused_by_name() {
         assert!(said.contains(message) && !said.contains("secret words"), "{said}");
         assert!(refused.receipt.is_none() && (400..500).contains(&refused.status));
     }
+}
+
+/// What asks for the first model, means the first that it can talk to.
+#[test]
+fn a_first_model_for_vectors_is_not_asked_to_chat() {
+    let tiny = repository().join("tests/vectors/embedding/tiny");
+    let smol = cocoon_tests::model();
+    let flags = ["--model", smol.to_str().unwrap(), "--model-name", "tiny", "--model-name", "smol"];
+    let mut enclave = EnclaveProcess::start_loading_of(&tiny, &flags);
+    enclave.program.wait_for("ready", |line| event(line, "ready"));
+    let (address, policy) = (enclave.address.as_str(), enclave.policy());
+    let said = cocoon(&["chat", address, "What is a rainbow?", "--policy", &policy, "--max-tokens", "4"]);
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let example = binary("examples/chat");
+    let said = Command::new(example).args([address, &policy, "What is a rainbow?"]).output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+}
+
+#[test]
+fn the_command_prints_a_vector_a_line() {
+    let tiny = repository().join("tests/vectors/embedding/tiny");
+    let flags = ["--model", tiny.to_str().unwrap(), "--model-name", "smol", "--model-name", "tiny"];
+    let enclave = EnclaveProcess::start(&flags);
+    let (address, policy) = (enclave.address.as_str(), enclave.policy());
+    let mut wanted = vectors();
+    wanted.retain(|(text, ..)| !text.contains(char::is_control) && !text.starts_with('-'));
+    let texts: Vec<_> = wanted.iter().map(|(text, ..)| text.as_str()).collect();
+    let common = ["embed", address, "--policy", &policy];
+    let of_arguments = cocoon(&[&common[..], &texts].concat());
+    assert!(of_arguments.status.success(), "{}", String::from_utf8_lossy(&of_arguments.stderr));
+    let lines = String::from_utf8(of_arguments.stdout).unwrap();
+    assert_eq!(lines.lines().count(), texts.len());
+    for (line, (text, _, vector)) in lines.lines().zip(&wanted) {
+        assert!(near(&numbers(&serde_json::from_str(line).unwrap()), vector), "{text}");
+    }
+    let mut command = Command::new(binary("cocoon"));
+    command.args(common).args(["--model", "tiny", "--json"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(texts.join("\n").as_bytes()).unwrap();
+    let whole: Value = serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap();
+    let vectors: Vec<_> = whole["vectors"].as_array().unwrap().iter().map(|v| format!("{v}\n")).collect();
+    assert_eq!(vectors.concat(), lines);
+    assert_eq!(whole["receipt"]["prompt_tokens"], whole["usage"]["prompt_tokens"]);
+    let nothing = cocoon(&common);
+    assert_eq!(nothing.status.code(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sdk_says_what_models_are_for() {
+    let (_enclave, session) = enclave().await;
+    let models = session.models().await.unwrap();
+    let kinds: Vec<_> = models.into_iter().map(|model| (model.id, model.kind, model.dimensions)).collect();
+    let wanted = [("smol", ModelKind::Chat, None), ("tiny", ModelKind::Embedding, Some(32))];
+    assert_eq!(kinds, wanted.map(|(id, kind, dimensions)| (id.to_owned(), kind, dimensions)));
 }
 
 /// One request has as many places as the enclave allows; the next ones wait, and more are refused.

@@ -42,7 +42,7 @@ async fn start(flags: &[&str]) -> (EnclaveProcess, AttestedSession, String) {
     let enclave = EnclaveProcess::start(flags);
     let policy = Policy::from_toml(&enclave.policy_text()).unwrap();
     let session = connect(&enclave.address, policy).await.unwrap();
-    let model = session.models().await.unwrap().remove(0);
+    let model = session.models().await.unwrap().remove(0).id;
     (enclave, session, model)
 }
 

@@ -75,7 +75,7 @@ async fn an_answer_that_runs_when_the_host_stops_is_finished() {
     let mut host = HostProcess::start(&["--drain-timeout", "100"]);
     let policy = Policy::from_toml(&std::fs::read_to_string(host.policy()).unwrap()).unwrap();
     let session = connect(&host.address, policy).await.unwrap();
-    let model = session.models().await.unwrap().remove(0);
+    let model = session.models().await.unwrap().remove(0).id;
     let mut request = ChatRequest::new(model, "Tell me a long story.");
     (request.temperature, request.max_tokens) = (Some(0.0), Some(40));
     let mut answer = session.chat(&request).await.unwrap();

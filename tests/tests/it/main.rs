@@ -13,6 +13,7 @@ mod endorsements;
 mod epochs;
 mod event_log;
 mod examples;
+mod failover;
 mod floors;
 mod formats;
 mod fuzz_smoke;

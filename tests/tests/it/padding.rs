@@ -48,7 +48,7 @@ async fn frames(session: &AttestedSession, body: Vec<u8>) -> Vec<usize> {
 async fn answers_are_cells_of_whole_seconds_whatever_is_in_them() {
     let enclave = EnclaveProcess::start(&[]);
     let session = session(&enclave, &enclave.address).await;
-    let model = session.models().await.unwrap().remove(0);
+    let model = session.models().await.unwrap().remove(0).id;
     // Errors, a word, some words: nothing but for how many seconds.
     for body in [b"{".to_vec(), question("no-such", 1, 1), question(&model, 1, 1), question(&model, 3, 20)] {
         let lens = frames(&session, body).await;

@@ -46,7 +46,7 @@ async fn prompt_and_answer_occur_nowhere_outside_of_the_enclave() {
     let recorder = Recorder::start(host.address.clone()).await;
     let policy = Policy::from_toml(&std::fs::read_to_string(host.policy()).unwrap()).unwrap();
     let session = connect(&recorder.address.to_string(), policy).await.unwrap();
-    let model = session.models().await.unwrap().remove(0);
+    let model = session.models().await.unwrap().remove(0).id;
     let mut request = ChatRequest::new(&model, question());
     (request.temperature, request.max_tokens) = (Some(0.0), Some(24));
     let mut answer = String::new();

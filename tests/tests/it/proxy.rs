@@ -114,6 +114,24 @@ fn an_app_gets_its_answers_and_receipts_that_hold() {
     assert_eq!(cocoon(&["receipt", "verify", "/nowhere"]).status.code(), Some(2));
     let output = proxy.program.output();
     assert!(!output.contains(CANARY) && !output.contains(text), "{output}");
+
+    // What has no receipt names none.
+    let kept = std::fs::read_dir(&dir).unwrap().count();
+    for stream in [true, false] {
+        let hot = question(&model, |body| (body["temperature"], body["stream"]) = (json!(9), json!(stream)));
+        let refused = proxy.post("/v1/chat/completions", &hot);
+        assert_eq!((refused.status, refused.headers.get("cocoon-receipt-id")), (400, None));
+    }
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), kept);
+
+    // An answer whose receipt is lost is none.
+    std::fs::remove_dir_all(&dir).unwrap();
+    let lost = proxy.post("/v1/chat/completions", &question(&model, |_| ()));
+    assert_eq!((lost.status, lost.headers.get("cocoon-receipt-id")), (500, None));
+    assert_eq!(lost.json()["error"]["code"], "receipt_not_kept");
+    let lost = proxy.post("/v1/chat/completions", &question(&model, |body| body["stream"] = json!(true)));
+    let last: Value = serde_json::from_str(lost.events().last().unwrap()).unwrap();
+    assert_eq!(last["error"]["code"], "receipt_not_kept");
 }
 
 #[test]
@@ -187,12 +205,8 @@ async fn an_enclave_that_is_not_accepted_gets_no_byte_of_a_prompt() {
     assert_eq!(proxy.post("/v1/chat/completions", &question(&model, |_| ())).status, 200);
 
     relay.lead_to(&recorder.address.to_string());
+    // The very next request: a connection that broke unnoticed is made anew, and what answers there is verified first.
     let refused = proxy.post("/v1/chat/completions", &question(&model, |_| ()));
-    let refused = if refused.status == 502 {
-        proxy.post("/v1/chat/completions", &question(&model, |_| ()))
-    } else {
-        refused
-    };
     let error = refused.json()["error"].clone();
     assert_eq!((refused.status, &error["code"]), (503, &"no_verified_enclave".into()), "{error}");
     assert_eq!(error["upstreams"][0]["failed_factors"], json!(["claims.config"]), "{error}");
@@ -205,6 +219,39 @@ async fn an_enclave_that_is_not_accepted_gets_no_byte_of_a_prompt() {
     assert!(bytes.len() > 1000 && !contains(&bytes, CANARY.as_bytes()));
     assert_eq!(other.program.events("report").len(), 1, "{log}");
     assert!(!contains(&cocoon_tests::programs::memory(other.program.pid()), CANARY.as_bytes()));
+}
+
+/// The model may be one of those that the refused enclave has: nobody can tell.
+#[test]
+fn a_model_that_only_a_refused_enclave_may_have_is_answered_with_its_factors() {
+    let (good, other) = (EnclaveProcess::start(&[]), EnclaveProcess::start(&["--max-running", "3"]));
+    let policy = written(&good.policy_text());
+    let proxy = Proxy::start(&[&good.address, &other.address], policy.path(), &["--no-padding"]);
+    let model = proxy.model();
+    assert_eq!(proxy.post("/v1/chat/completions", &question(&model, |_| ())).status, 200);
+    let refused = proxy.post("/v1/chat/completions", &question("no-such", |_| ()));
+    let error = refused.json()["error"].clone();
+    assert_eq!((refused.status, &error["code"]), (503, &"no_verified_enclave".into()), "{error}");
+    let upstreams = error["upstreams"].as_array().unwrap();
+    assert_eq!(
+        upstreams.iter().map(|upstream| &upstream["failed_factors"]).collect::<Vec<_>>(),
+        [&json!([]), &json!(["claims.config"])]
+    );
+    assert!(upstreams[0]["message"].as_str().unwrap().contains("does not serve this model"), "{error}");
+}
+
+/// One that accepts connections and says nothing is not waited for: that would take 20 s.
+#[test]
+fn a_silent_upstream_holds_nobody_up() {
+    let enclave = EnclaveProcess::start(&[]);
+    let policy = written(&enclave.policy_text());
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = (silent.local_addr().unwrap().to_string(), silent);
+    let start = std::time::Instant::now();
+    let proxy = Proxy::start(&[&silent.0, &enclave.address], policy.path(), &["--no-padding"]);
+    let model = proxy.model();
+    assert_eq!(proxy.post("/v1/chat/completions", &question(&model, |_| ())).status, 200);
+    assert!(start.elapsed() < std::time::Duration::from_secs(15), "{:?}", start.elapsed());
 }
 
 #[test]

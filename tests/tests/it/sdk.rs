@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cocoon_client::{
-    ChatEvent, ChatRequest, Client, Error, FinishReason, Message, Policy, ReceiptBundle, Role, connect,
+    ChatEvent, ChatRequest, Client, Error, FinishReason, Message, ModelKind, Policy, ReceiptBundle,
+    ResponseFormat, Role, Tool, ToolCall, ToolChoice, connect,
 };
 use cocoon_tests::enclave::InProcess;
 use cocoon_tests::programs::{EnclaveProcess, contains, memory};
@@ -47,6 +48,9 @@ async fn answers_come_whole_and_streamed_with_receipts() {
         Client::builder().policy(enclave.policy()).endpoint(&enclave.address).connect().await.unwrap();
     let model = client.models().await.unwrap().remove(0);
     assert_eq!((model.id.as_str(), model.context_length), ("m", Some(8192)));
+    assert_eq!((model.kind, model.dimensions), (ModelKind::Chat, None));
+    let unknown = client.complete(&ChatRequest::new("no-such", "Hello")).await.err().unwrap();
+    assert!(matches!(unknown, Error::NoSuchModel), "{unknown}");
     let status = client.endpoints().remove(0);
     assert!(status.is_usable && status.report.unwrap().accepted && status.message.is_none());
 
@@ -110,6 +114,82 @@ async fn every_parameter_reaches_the_engine() {
         };
         assert!(message.contains(param), "{message}");
     }
+}
+
+fn city() -> Value {
+    json!({
+        "type": "object", "additionalProperties": false, "required": ["city", "degrees"],
+        "properties": { "city": { "enum": ["Paris", "Rome"] }, "degrees": { "type": "integer", "minimum": -9, "maximum": 40 } },
+    })
+}
+
+/// Whether this is JSON of that schema.
+fn is_city(text: &str) -> bool {
+    let value: Value = serde_json::from_str(text).unwrap();
+    ["Paris", "Rome"].contains(&value["city"].as_str().unwrap()) && value["degrees"].is_i64()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tools_are_called_and_told_their_results() {
+    let enclave = InProcess::with_model().await;
+    let session = connect(&enclave.address, enclave.policy()).await.unwrap().without_padding();
+    let mut request = ChatRequest::new("m", "What is the weather in Paris?");
+    (request.temperature, request.max_tokens) = (Some(0.0), Some(300));
+    request.tools = vec![Tool::new("weather", "In a city", city()), Tool::new("population", "", city())];
+    request.tool_choice = Some(ToolChoice::Function("population".to_owned()));
+    let called = session.complete(&request).await.unwrap();
+    assert!(called.finish_reason == FinishReason::ToolCalls && called.text.is_empty());
+    let [call] = called.tool_calls.as_slice() else { panic!("{} calls", called.tool_calls.len()) };
+    assert!(call.id.starts_with("call_") && call.name == "population" && is_city(&call.arguments));
+
+    request.tool_choice = Some(ToolChoice::Required);
+    request.parallel_tool_calls = Some(true);
+    let mut stream = session.chat(&request).await.unwrap();
+    let (mut calls, mut finished) = (Vec::<ToolCall>::new(), None);
+    while let Some(event) = stream.next().await.unwrap() {
+        match event {
+            ChatEvent::ToolCall(call) => calls.push(call),
+            ChatEvent::Finished(reason) => finished = Some(reason),
+            ChatEvent::Text(text) => panic!("{text}"),
+            _ => {}
+        }
+    }
+    assert!(finished.is_some() && !calls.is_empty());
+    assert!(calls.iter().all(|call| is_city(&call.arguments) && !call.id.is_empty()));
+
+    // The conversation goes on behind the call and its result.
+    let more = [called.message(), Message::result(&call.id, "Two million people")];
+    request.messages_mut().extend(more);
+    request.tool_choice = Some(ToolChoice::Auto);
+    let answered = session.complete(&request).await.unwrap();
+    assert!(answered.usage.prompt_tokens > called.usage.prompt_tokens + 10);
+    request.messages_mut().push(Message::result("call_of_nobody", "Nothing"));
+    let Err(Error::Api { message, .. }) = session.complete(&request).await else { panic!("answered") };
+    assert!(message.contains("the id of a call"), "{message}");
+
+    // A call that is cut off is none.
+    request.messages_mut().truncate(1);
+    (request.tool_choice, request.max_tokens) = (Some(ToolChoice::Required), Some(4));
+    let cut = session.complete(&request).await.unwrap();
+    assert!(cut.finish_reason == FinishReason::Length && cut.tool_calls.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_keep_to_a_format_and_several_are_refused() {
+    let enclave = InProcess::with_model().await;
+    let session = connect(&enclave.address, enclave.policy()).await.unwrap().without_padding();
+    let mut request = question(200);
+    request.response_format = Some(ResponseFormat::JsonSchema { name: "city".to_owned(), schema: city() });
+    let answer = session.complete(&request).await.unwrap();
+    assert!(answer.finish_reason == FinishReason::Stop && is_city(&answer.text), "{}", answer.text);
+    request.response_format = Some(ResponseFormat::JsonObject);
+    let answer = session.complete(&request).await.unwrap();
+    assert!(answer.text.trim_start().starts_with('{'), "{}", answer.text);
+
+    let mut several = question(4);
+    several.more.insert("n".to_owned(), json!(2));
+    let error = session.complete(&several).await.err().unwrap();
+    assert!(matches!(&error, Error::Misuse(why) if why.contains("Client::post")), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,8 +263,10 @@ async fn when_an_enclave_dies_another_verified_one_answers_and_no_other_is_sent_
     let usable: Vec<bool> = client.endpoints().iter().map(|status| status.is_usable).collect();
     assert_eq!(usable, [false, false, true]);
 
+    // As long as one cannot be used, nobody knows whether it has the model.
     let unknown = client.complete(&ChatRequest::new("no-such", CANARY)).await.err().unwrap();
-    assert!(matches!(unknown, Error::NoSuchModel), "{unknown}");
+    assert!(matches!(unknown, Error::NoneVerified(_)) && unknown.is_rejection(), "{unknown}");
+    assert!(unknown.to_string().contains("does not serve this model"), "{unknown}");
     drop(second);
     let error = loop {
         match ask().await {

@@ -5,23 +5,19 @@ mod talk;
 
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use cocoon_client::{
-    AttestedSession, ChatAnswer, ChatEvent, ChatRequest, FinishReason, Message, Policy, ReceiptBundle, Role,
-    connect,
+    AttestedSession, ChatAnswer, ChatEvent, ChatRequest, FinishReason, Message, ModelKind, ReceiptBundle,
+    Role,
 };
 use serde_json::json;
 
-use super::output::{self, Progress};
-use super::{Target, receipt, table, verify};
+use super::enclave::{first_model, verified, wait_for_model};
+use super::{Target, output, receipt};
 
 /// As the enclave: prompts are at most a mebibyte.
 const MAX_PROMPT: u64 = 1024 * 1024;
-
-/// How often to ask whether the model is loaded.
-const POLL: Duration = Duration::from_millis(300);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ChatArgs {
@@ -35,7 +31,7 @@ pub(super) struct ChatArgs {
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
 
-    /// Which model [default: the first that the enclave serves]
+    /// Which model [default: the first for chats that the enclave serves]
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
 
@@ -91,7 +87,7 @@ pub(super) async fn run(mut args: ChatArgs) -> anyhow::Result<()> {
     wait_for_model(&session).await?;
     let model = match args.model.take() {
         Some(model) => model,
-        None => session.models().await?.into_iter().next().context("the enclave serves no model")?,
+        None => first_model(&session, &ModelKind::Chat).await?,
     };
     let mut request = args.request(model);
     if is_conversation {
@@ -107,15 +103,6 @@ pub(super) async fn run(mut args: ChatArgs) -> anyhow::Result<()> {
     keep(args.receipt.as_deref(), receipt.as_ref())
 }
 
-/// A session with the enclave; says what was verified.
-async fn verified(endpoint: &str, policy: Policy) -> anyhow::Result<AttestedSession> {
-    let session = connect(endpoint, policy).await.inspect_err(verify::show_failures)?;
-    let result = session.result();
-    output::note_finding(&table::summary(result.report()));
-    table::warning(result.report()).into_iter().for_each(output::note_finding);
-    Ok(session)
-}
-
 fn read_prompt() -> anyhow::Result<String> {
     let mut prompt = String::new();
     std::io::stdin().take(MAX_PROMPT + 1).read_to_string(&mut prompt).context("cannot read the prompt")?;
@@ -126,22 +113,6 @@ fn read_prompt() -> anyhow::Result<String> {
         bail!("there is no prompt: give one as an argument or on standard input");
     }
     Ok(prompt)
-}
-
-async fn wait_for_model(session: &AttestedSession) -> anyhow::Result<()> {
-    let mut progress = Progress::new();
-    loop {
-        let status = session.model_status().await?;
-        if status.state == "ready" {
-            progress.end();
-            return Ok(());
-        }
-        if status.state == "failed" {
-            bail!("the engine of this enclave broke down; ask another one");
-        }
-        progress.show("the model is loading", status.model_bytes_read, status.model_bytes);
-        tokio::time::sleep(POLL).await;
-    }
 }
 
 /// Shows an answer as it comes, which is added to `said`; gives its receipt.

@@ -22,10 +22,6 @@ impl Problem {
         Self { status, code: code.to_owned(), message: message.into(), upstreams: Vec::new() }
     }
 
-    pub(super) fn message(&self) -> &str {
-        &self.message
-    }
-
     pub(super) fn json(&self) -> Value {
         let kind = match self.status {
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
@@ -76,6 +72,10 @@ pub(super) fn not_from_here() -> Problem {
 
 pub(super) fn too_large(max: usize) -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("the body has more than {max} bytes"))
+}
+
+pub(super) fn incomplete(status: StatusCode, message: &str) -> Problem {
+    Problem::new(status, "incomplete_body", message)
 }
 
 /// What the client says in place of an answer.

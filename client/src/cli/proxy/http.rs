@@ -111,15 +111,11 @@ impl Proxy {
         let peek = serde_json::from_slice::<Peek>(&body).unwrap_or(Peek { stream: false });
         let answer = self.client.post(path, &body).await.map_err(|error| errors::failed(&error))?;
         let receipt = self.receipts.clone().map(receipts::Place::new);
-        let mut response = if peek.stream && answer.status == StatusCode::OK {
-            streamed(answer, receipt.clone())
+        if peek.stream && answer.status == StatusCode::OK {
+            Ok(streamed(answer, receipt))
         } else {
-            whole(answer, receipt.as_ref()).await?
-        };
-        if let Some(id) = receipt.and_then(|place| HeaderValue::try_from(place.id()).ok()) {
-            response.headers_mut().insert(RECEIPT_HEADER, id);
+            whole(answer, receipt).await
         }
-        Ok(response)
     }
 }
 
@@ -134,12 +130,14 @@ fn attestation(all: &[EndpointStatus]) -> Value {
 }
 
 /// An answer whose receipt was verified.
-async fn whole(mut answer: Answer, receipt: Option<&receipts::Place>) -> Result<Response<Body>, Problem> {
+async fn whole(mut answer: Answer, receipt: Option<receipts::Place>) -> Result<Response<Body>, Problem> {
     let body = answer.collect(MAX_ANSWER).await.map_err(|error| errors::failed(&error))?;
+    let mut response = Response::new(full(Bytes::copy_from_slice(&body)));
+    // Errors of the enclave have none.
     if let (Some(place), Some(bundle)) = (receipt, answer.body.receipt()) {
         place.keep(bundle).await?;
+        name_receipt(&mut response, &place);
     }
-    let mut response = Response::new(full(Bytes::copy_from_slice(&body)));
     *response.status_mut() = answer.status;
     for name in [CONTENT_TYPE, RETRY_AFTER] {
         if let Some(value) = answer.headers.get(&name) {
@@ -149,13 +147,20 @@ async fn whole(mut answer: Answer, receipt: Option<&receipts::Place>) -> Result<
     Ok(response)
 }
 
+/// Says where the receipt is, or will be when a stream has ended.
+fn name_receipt(response: &mut Response<Body>, place: &receipts::Place) {
+    if let Ok(id) = HeaderValue::try_from(place.id()) {
+        response.headers_mut().insert(RECEIPT_HEADER, id);
+    }
+}
+
 /// An answer as it comes. Its last event goes on only when the receipt was verified.
 fn streamed(answer: Answer, receipt: Option<receipts::Place>) -> Response<Body> {
     let (sender, receiver) = mpsc::channel(4);
-    let headers = answer.headers.clone();
+    let (headers, place) = (answer.headers.clone(), receipt.clone());
     tokio::spawn(async move {
-        if let Err(error) = pass_on(answer, &sender, receipt).await {
-            let event = format!("data: {}\n\n", errors::failed(&error).json());
+        if let Err(problem) = pass_on(answer, &sender, receipt).await {
+            let event = format!("data: {}\n\n", problem.json());
             let _gone = sender.send(Ok(Frame::data(Bytes::from(event)))).await;
         }
     });
@@ -164,6 +169,9 @@ fn streamed(answer: Answer, receipt: Option<receipts::Place>) -> Response<Body> 
     let kind = kind.unwrap_or_else(|| HeaderValue::from_static("text/event-stream"));
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if let Some(place) = place {
+        name_receipt(&mut response, &place);
+    }
     response
 }
 
@@ -171,9 +179,9 @@ async fn pass_on(
     mut answer: Answer,
     to: &mpsc::Sender<Result<Frame<Bytes>, std::io::Error>>,
     receipt: Option<receipts::Place>,
-) -> Result<(), Error> {
+) -> Result<(), Problem> {
     let (mut held, mut line_starts) = (Vec::new(), true);
-    while let Some(bytes) = next(&mut answer, to).await? {
+    while let Some(bytes) = next(&mut answer, to).await.map_err(|error| errors::failed(&error))? {
         held.extend_from_slice(&bytes);
         let goes = last_event(&held, line_starts);
         line_starts = held[..goes].last().map_or(line_starts, |byte| *byte == b'\n');
@@ -182,7 +190,7 @@ async fn pass_on(
         }
     }
     if let (Some(place), Some(bundle)) = (receipt, answer.body.receipt()) {
-        place.keep(bundle).await.map_err(|problem| Error::Misuse(problem.message().to_owned()))?;
+        place.keep(bundle).await?;
     }
     let _gone = to.send(Ok(Frame::data(held.into()))).await;
     Ok(())
@@ -222,8 +230,9 @@ async fn read(request: Request<Incoming>) -> Result<Zeroizing<Vec<u8>>, Problem>
     match tokio::time::timeout(BODY_DEADLINE, body).await {
         Ok(Ok(body)) => Ok(Zeroizing::new(body.to_bytes().to_vec())),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(errors::too_large(MAX_BODY)),
-        Ok(Err(_)) | Err(_) => {
-            Err(Problem::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body did not arrive"))
+        Ok(Err(_)) => Err(errors::incomplete(StatusCode::BAD_REQUEST, "the body broke off")),
+        Err(_elapsed) => {
+            Err(errors::incomplete(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"))
         }
     }
 }

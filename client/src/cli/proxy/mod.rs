@@ -71,9 +71,9 @@ pub(super) async fn run(args: ProxyArgs) -> anyhow::Result<()> {
     let listener = listener.with_context(|| format!("cannot listen on {}", args.listen))?;
     let client = Client::builder().policy(policy).padding(!args.no_padding);
     let client = args.upstreams.into_iter().fold(client, ClientBuilder::endpoint).build()?;
-    for failure in client.verify().await {
-        output::note(&format!("{}: {}", failure.endpoint, output::harmless(&failure.message)));
-    }
+    tokio::spawn(note_failures(client.clone()));
+    // Until one is verified, or all are refused: one that is slow to say so is not waited for. None is the programs' problem.
+    let _none = client.list_models().await;
     let base_url = format!("http://{}/v1", listener.local_addr().context("no address")?);
     if args.json {
         output::line(&serde_json::json!({ "base_url": base_url }).to_string());
@@ -84,6 +84,13 @@ pub(super) async fn run(args: ProxyArgs) -> anyhow::Result<()> {
     tokio::select! {
         () = serve(listener, proxy) => Ok(()),
         stopped = tokio::signal::ctrl_c() => stopped.context("cannot wait for Ctrl-C"),
+    }
+}
+
+/// Says which enclaves cannot be used.
+async fn note_failures(client: Client) {
+    for failure in client.verify().await {
+        output::note(&format!("{}: {}", failure.endpoint, output::harmless(&failure.message)));
     }
 }
 

@@ -35,7 +35,7 @@ pub fn measure() -> anyhow::Result<Vec<Row>> {
     let policy = Policy::from_toml(&std::fs::read_to_string(host.policy())?)?;
     let sessions = runtime.block_on(sessions(&host.address, &policy))?;
     let models = runtime.block_on(sessions[0].models())?;
-    let model = models.first().context("the enclave has no model")?;
+    let model = &models.first().context("the enclave has no model")?.id;
     let all = alternate(
         PAIRS,
         || Ok(Figures::of(&in_process(&engine)?).all()),
