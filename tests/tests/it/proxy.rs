@@ -1,5 +1,6 @@
 //! `cocoon proxy`: the OpenAI API for programs on this machine, with verified enclaves behind it.
 
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::Command;
 
@@ -164,6 +165,13 @@ fn errors_are_openais() {
     is(raw(&[("Host", "evil.example")], "{}"), 403, invalid, "not_from_here");
     is(raw(&[("Origin", "https://evil.example")], "{}"), 403, invalid, "not_from_here");
     is(raw(&[], &" ".repeat((2 << 20) + 1)), 413, invalid, "too_large");
+    let mut cut = std::net::TcpStream::connect(&proxy.address).unwrap();
+    let head = format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {}\r\nContent-Length: 9", proxy.address);
+    cut.write_all(format!("{head}\r\n\r\n{{").as_bytes()).unwrap();
+    cut.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut said = String::new();
+    cut.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("HTTP/1.1 400 ") && said.contains("\"incomplete_body\""), "{said}");
 }
 
 #[test]

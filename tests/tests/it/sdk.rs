@@ -169,9 +169,14 @@ async fn tools_are_called_and_told_their_results() {
 
     // A call that is cut off is none.
     request.messages_mut().truncate(1);
-    (request.tool_choice, request.max_tokens) = (Some(ToolChoice::Required), Some(4));
-    let cut = session.complete(&request).await.unwrap();
-    assert!(cut.finish_reason == FinishReason::Length && cut.tool_calls.is_empty());
+    request.tool_choice = Some(ToolChoice::Function("weather".to_owned()));
+    for tokens in (4..32).step_by(4) {
+        request.max_tokens = Some(tokens);
+        let cut = session.complete(&request).await.unwrap();
+        let is_cut = cut.finish_reason == FinishReason::Length;
+        assert!(is_cut || cut.tool_calls.len() == 1);
+        assert!(cut.tool_calls.iter().all(|call| is_city(&call.arguments)));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
