@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::Parser;
+use cocoon_attestation::Digest;
 use cocoon_client::{ChatEvent, ChatRequest, Policy, connect};
 use cocoon_tests::programs::EnclaveProcess;
 use serde_json::json;
@@ -53,8 +54,7 @@ async fn record(enclave: &str, policy: &Policy, streams: usize) -> anyhow::Resul
     let model = &model.first().context("the enclave has no model")?.id;
     let mut out = std::io::stdout();
     for stream in 0..streams {
-        // Profiles, topics and lengths take turns, so that what else the machine does is the same for all.
-        let (topic, length) = (stream % TOPICS.len(), stream / TOPICS.len() % LENGTHS.len());
+        let (topic, length) = kind(stream);
         let (what, things) = TOPICS[topic];
         let question = format!("{what} {}?", things[stream / (TOPICS.len() * LENGTHS.len()) % things.len()]);
         for padded in [false, true] {
@@ -69,6 +69,16 @@ async fn record(enclave: &str, policy: &Policy, streams: usize) -> anyhow::Resul
         }
     }
     Ok(())
+}
+
+/// Topic and length: each combination as often, in an order without a pattern. Streams that follow each other see the machine in the same
+/// state; if they were alike too, a classifier would find the state.
+fn kind(stream: usize) -> (usize, usize) {
+    let all = TOPICS.len() * LENGTHS.len();
+    let mut round: Vec<usize> = (0..all).collect();
+    round.sort_by_key(|kind| Digest::of(format!("{} {kind}", stream / all).as_bytes()).0);
+    let kind = round[stream % all];
+    (kind % TOPICS.len(), kind / TOPICS.len())
 }
 
 /// One question on its own connection; what was seen of it, and milliseconds to the first text.
