@@ -229,7 +229,9 @@ async fn times_are_limited_where_the_caller_says_so() {
     assert!(late(client.complete(&endless()).await.err().unwrap()));
 
     let client = builder().first_byte_timeout(Duration::from_millis(1)).connect().await.unwrap();
-    assert!(late(client.chat(&question(4)).await.err().unwrap()));
+    // Cutting so much text into tokens takes longer.
+    let long = ChatRequest::new("m", "Rainbows are words. ".repeat(20_000));
+    assert!(late(client.chat(&long).await.err().unwrap()));
     assert!(client.endpoints()[0].is_usable, "slow is not gone");
 
     // Somebody who accepts connections and says nothing.
