@@ -202,8 +202,8 @@ fn machines_that_lack_something_say_so_and_end() {
     };
     let no_disk = lab.cheating_qemu("no-disk", &drop_option("-device", "virtio-blk-pci"));
     let no_network = lab.cheating_qemu("no-network", &drop_option("-device", "virtio-net-pci"));
-    let broken = "for i in \"${!args[@]}\"; do [[ \"${args[i]}\" != if=none,id=model,* ]] || \
-        args[i]=\"if=none,id=model,readonly=on,file.driver=blkdebug,file.image.driver=file,file.image.filename=${args[i]##*file=},\
+    let broken = "for i in \"${!args[@]}\"; do [[ \"${args[i]}\" != if=none,id=model0,* ]] || \
+        args[i]=\"if=none,id=model0,readonly=on,file.driver=blkdebug,file.image.driver=file,file.image.filename=${args[i]##*file=},\
 file.inject-error.0.event=read_aio,file.inject-error.0.errno=5,file.inject-error.0.sector=2048,driver=raw\"; done";
     let broken_disk = lab.cheating_qemu("broken-disk", broken);
     let unknown_key = lab.with_command_line("unknown-key", |line| format!("{line} cocoon.nonsense=1"));
