@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use cocoon_attestation::Digest;
 use cocoon_attestation::wire::{ModelFile, ModelManifest};
-use cocoon_inference::{Breakdown, Embedder, Engine, EngineConfig, Model, ModelBytes, ModelFormat, Turns};
+use cocoon_inference::{Breakdown, Embedder, Engine, EngineConfig, Model, ModelBytes, ModelFormat};
 use tokio::sync::Semaphore;
 
 use crate::events::{EngineFault, Event, EventLog};
@@ -223,7 +223,6 @@ struct Loaded {
     name: String,
     digest: Digest,
     model: Weights,
-    on_gpu: bool,
 }
 
 enum Weights {
@@ -237,12 +236,12 @@ impl Loaded {
         let ReadModel { bytes, digest, name } = read;
         if Embedder::is_embedder(&bytes) {
             let name = name.unwrap_or_else(|| "embeddings".to_owned());
-            return Ok(Self { name, digest, model: Weights::Embeds(bytes), on_gpu: false });
+            return Ok(Self { name, digest, model: Weights::Embeds(bytes) });
         }
         let model = if on_gpu { Model::load_on_gpu(bytes) } else { Model::load(bytes) };
         let model = model.map_err(|source| ModelError::Unusable { got: digest, source })?;
         let name = name.unwrap_or_else(|| api_name(model.display_name()));
-        Ok(Self { name, digest, model: Weights::Writes(Box::new(model)), on_gpu })
+        Ok(Self { name, digest, model: Weights::Writes(Box::new(model)) })
     }
 
     fn writes(&self) -> bool {
@@ -257,11 +256,11 @@ impl Loaded {
         writers: (usize, usize),
         events: &EventLog,
     ) -> Result<Served, ModelError> {
-        let Self { name, digest, model, on_gpu } = self;
+        let Self { name, digest, model } = self;
         let unusable = |source| ModelError::Unusable { got: digest, source };
         let (work, context_length) = match model {
             Weights::Writes(model) => {
-                let engine = start_engine((*model, on_gpu), config, writers, events).map_err(unusable)?;
+                let engine = start_engine(*model, config, writers, events).map_err(unusable)?;
                 let context_length = engine.context_length();
                 (Work::Writes(engine), context_length)
             }
@@ -290,16 +289,12 @@ fn threads() -> std::io::Result<Sender<Task>> {
 }
 
 fn start_engine(
-    (model, on_gpu): (Model, bool),
+    model: Model,
     config: &EngineConfig,
     (writers, left): (usize, usize),
     events: &EventLog,
 ) -> Result<Engine, cocoon_inference::Error> {
     let mut config = config.clone();
-    if on_gpu {
-        // Nothing that others compute is in its way.
-        config.turns = Turns::default();
-    }
     config.kv_bytes = Some(match config.kv_bytes {
         Some(all) => all / writers,
         // On a GPU this is a part of what is free now.

@@ -44,7 +44,7 @@ pub struct EngineConfig {
     pub kv_bytes: Option<usize>,
     /// Whether to guess tokens from what was said before and check several at a time. Answers are the same.
     pub speculate: bool,
-    /// Shared with other engines on the same processors: whoever has the turn computes.
+    /// Shared with other engines on the same processors: whoever has the turn computes. A GPU needs none.
     pub turns: Turns,
 }
 
@@ -136,6 +136,8 @@ impl Engine {
         let (blocks, context_length) = config.blocks(&model)?;
         let EngineConfig { threads, max_running, step_tokens, speculate, turns, .. } = config;
         let compute = model.compute(Room { threads, blocks, rows: step_tokens, wanted: max_running })?;
+        // Nothing that others compute on processors is in the way of a GPU.
+        let turns = if model.is_on_processors() { turns } else { Turns::default() };
         // What chooses its own tokens needs no guesses.
         let drafts = speculate && compute.most_ahead() == 0;
         let limits = Limits { running: max_running, tokens: step_tokens, drafts, turns };

@@ -130,6 +130,11 @@ impl Model {
         }
     }
 
+    /// Whether processors compute it.
+    pub(crate) fn is_on_processors(&self) -> bool {
+        matches!(self.weights, Weights::Cpu(_))
+    }
+
     /// Bytes for keys and values, if nobody says how many.
     ///
     /// # Errors

@@ -43,7 +43,6 @@ pub struct Embedder {
     buffers: Mutex<Buffers>,
     dimensions: usize,
     context_length: usize,
-    sha256: [u8; 32],
 }
 
 impl std::fmt::Debug for Embedder {
@@ -102,7 +101,6 @@ impl Embedder {
             buffers: Mutex::default(),
             dimensions: config.hidden,
             context_length: config.positions,
-            sha256: bytes.sha256(),
         })
     }
 
@@ -114,11 +112,6 @@ impl Embedder {
     /// The most tokens of a text, with the first and the last one, which the model adds.
     pub fn context_length(&self) -> usize {
         self.context_length
-    }
-
-    /// SHA-256 of the model ([`ModelBytes::sha256`]).
-    pub fn sha256(&self) -> [u8; 32] {
-        self.sha256
     }
 
     /// Tokens of a text, with the first and the last one, which the model adds: at least 2.
