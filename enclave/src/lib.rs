@@ -30,6 +30,7 @@ pub mod platform;
 pub mod release;
 pub mod server;
 pub mod settings;
+mod ticks;
 
 use std::sync::Arc;
 

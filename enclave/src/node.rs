@@ -16,6 +16,7 @@ use crate::Clock;
 use crate::events::{EpochFault, Event, EventLog};
 use crate::platform::gpu::Binding;
 use crate::platform::{GpuAttester, GpuError, GpuSet};
+use crate::ticks::Moments;
 
 /// A new epoch begins this long after the last, so that clients have time to notice before the old one ends.
 pub const EPOCH_LENGTH: Duration = Duration::from_secs(MAX_EPOCH_SECONDS - 600);
@@ -76,6 +77,7 @@ pub struct Node {
     receipt_key: Ed25519KeyPair,
     /// Receipts so far.
     receipts: AtomicU64,
+    moments: Moments,
     claims: Claims,
     clock: Clock,
     gpus: Option<Gpus>,
@@ -141,6 +143,7 @@ impl Node {
             node_id,
             receipt_key,
             receipts: AtomicU64::new(0),
+            moments: Moments::new().ok_or(NoKeys)?,
             claims,
             clock,
             gpus: gpus.map(|attester| Gpus { attester, asking: Mutex::new(()) }),
@@ -160,6 +163,11 @@ impl Node {
     #[must_use]
     pub fn node_id(&self) -> Digest {
         self.node_id
+    }
+
+    /// When cells of padded answers leave.
+    pub(crate) fn moments(&self) -> &Moments {
+        &self.moments
     }
 
     /// Signs a receipt, whose number is the next one whatever it says.

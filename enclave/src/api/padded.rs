@@ -6,7 +6,6 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cocoon_attestation::receipt::SignedReceipt;
@@ -16,13 +15,12 @@ use http::{HeaderValue, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame};
 use serde_json::json;
-use tokio::time::{Interval, MissedTickBehavior};
 
 use super::account::{Account, Tally};
 use super::respond::{Body, Room};
 use crate::node::Node;
+use crate::ticks::Ticks;
 
-const TICK: Duration = Duration::from_millis(50);
 /// Ticks of a second. An answer has a multiple of so many.
 const TICKS: u32 = 20;
 /// Cells of a tick in answers with vectors.
@@ -45,11 +43,10 @@ pub(super) fn padded(
     node: Arc<Node>,
     rate: Rate,
 ) -> Response<Body> {
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (state, waiting) = (State::Answering(Box::pin(answer)), BytesMut::new());
-    let mut response =
-        Response::new(Padded { node, state, rate, tick, waiting, room: None, ticks: 0 }.boxed_unsync());
+    let mut response = Response::new(
+        Padded { node, state, rate, ticks: Ticks::new(), waiting, room: None, sent: 0 }.boxed_unsync(),
+    );
     response.headers_mut().insert(PAD_HEADER, HeaderValue::from_static("1"));
     response
 }
@@ -58,12 +55,13 @@ struct Padded {
     node: Arc<Node>,
     state: State,
     rate: Rate,
-    tick: Interval,
+    ticks: Ticks,
     /// What was not sent yet.
     waiting: BytesMut,
     /// For all of it, until it has gone.
     room: Option<Room>,
-    ticks: u32,
+    /// Ticks so far.
+    sent: u32,
 }
 
 enum State {
@@ -154,11 +152,11 @@ impl HttpBody for Padded {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = self.get_mut();
         this.pull(cx);
-        if matches!(this.state, State::Ended) && this.ticks.is_multiple_of(TICKS) {
+        if matches!(this.state, State::Ended) && this.sent.is_multiple_of(TICKS) {
             return Poll::Ready(None);
         }
-        ready!(this.tick.poll_tick(cx));
-        this.ticks = this.ticks.wrapping_add(1);
+        ready!(this.ticks.poll(this.node.moments(), cx));
+        this.sent = this.sent.wrapping_add(1);
         let cells = this.cells();
         let mut sent = BytesMut::with_capacity(cells * CELL_LEN);
         (0..cells).for_each(|_| sent.extend_from_slice(&encode_cell(&this.next_cell())));

@@ -1,19 +1,23 @@
 //! What a host sees of streams whose topics and lengths are known: `scripts/bench --leak` trains classifiers on it.
 //!
 //! One JSON object a line on standard output: padding profile, topic, length, milliseconds to the first text, and what passed: for each read of
-//! the host microseconds since the connection, bytes, and 1 if they came from the enclave.
+//! the host microseconds, bytes, and 1 if they came from the enclave. Times are the kernel's, of when it got the bytes, as a
+//! network card's would be: those of a program also say how long its own processor took to wake, which no real host depends on.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::io::{IoSliceMut, Write};
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
 use cocoon_attestation::Digest;
 use cocoon_client::{ChatEvent, ChatRequest, Policy, connect};
 use cocoon_tests::programs::EnclaveProcess;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Record what a host sees of streams.
@@ -35,10 +39,16 @@ const TOPICS: [(&str, [&str; 6]); 4] = [
 const LENGTHS: [u32; 2] = [8, 24];
 
 /// What passed through the host on one connection.
-#[derive(Clone)]
-struct Seen {
-    start: Instant,
-    reads: Arc<Mutex<Vec<(u128, usize, u8)>>>,
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Vec<Read>>>);
+
+/// Microseconds (as a clock has them; none of what came before the kernel was asked for times), bytes, and 1 if they came from the enclave.
+type Read = (Option<i64>, usize, u8);
+
+impl Seen {
+    fn reads(&self) -> MutexGuard<'_, Vec<Read>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -60,8 +70,11 @@ async fn record(enclave: &str, policy: &Policy, streams: usize) -> anyhow::Resul
         for padded in [false, true] {
             let mut request = ChatRequest::new(model, question.as_str());
             (request.max_tokens, request.seed) = (Some(LENGTHS[length]), Some(stream as u64));
-            let (seen, first) = one(enclave, policy, &request, padded).await?;
-            let reads = seen.reads.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let (seen, first) = one(enclave, policy, &request, padded, any(stream)).await?;
+            let mut reads = Vec::new();
+            for (at, bytes, direction) in seen.reads().clone() {
+                reads.push((at.context("the kernel gives no times of receipt")?, bytes, direction));
+            }
             let line = json!({
                 "pad": u8::from(padded), "topic": topic, "length": length, "first_ms": first, "reads": reads,
             });
@@ -81,21 +94,29 @@ fn kind(stream: usize) -> (usize, usize) {
     (kind % TOPICS.len(), kind / TOPICS.len())
 }
 
-/// One question on its own connection; what was seen of it, and milliseconds to the first text.
+/// Up to 50 ms.
+fn any(stream: usize) -> Duration {
+    let [first, second, ..] = Digest::of(format!("moment {stream}").as_bytes()).0;
+    Duration::from_millis(50) * u16::from_be_bytes([first, second]).into() / 0x1_0000
+}
+
+/// One question on its own connection, asked after `moment`; what was seen of it, and milliseconds to the first text.
 async fn one(
     enclave: &str,
     policy: &Policy,
     request: &ChatRequest,
     padded: bool,
+    moment: Duration,
 ) -> anyhow::Result<(Seen, f64)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
-    let seen = Seen { start: Instant::now(), reads: Arc::default() };
+    let seen = Seen::default();
     let relay = tokio::spawn(relay(listener, enclave.to_owned(), seen.clone()));
     let session = connect(&address, policy.clone()).await?;
     let session = if padded { session } else { session.without_padding() };
-    // What came before is the same for all.
-    seen.reads.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    // What came before is the same for all, and people ask whenever they like: not a fixed time after the enclave's last cell.
+    tokio::time::sleep(moment).await;
+    seen.reads().clear();
     let asked = Instant::now();
     let mut answer = session.chat(request).await?;
     let mut first = None;
@@ -105,7 +126,7 @@ async fn one(
         }
     }
     // To the last cell.
-    let quiet = std::time::Duration::from_millis(if padded { 1100 } else { 50 });
+    let quiet = Duration::from_millis(if padded { 1100 } else { 50 });
     tokio::time::sleep(quiet).await;
     relay.abort();
     Ok((seen, first.unwrap_or(f64::NAN)))
@@ -116,25 +137,44 @@ async fn relay(listener: TcpListener, enclave: String, seen: Seen) -> std::io::R
     let server = TcpStream::connect(enclave).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
+    for stream in [&client, &server] {
+        setsockopt(stream, sockopt::ReceiveTimestampns, &true)?;
+    }
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     tokio::try_join!(pass(from_client, to_server, 0, &seen), pass(from_server, to_client, 1, &seen))?;
     Ok(())
 }
 
 async fn pass(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
+    from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
     direction: u8,
     seen: &Seen,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let n = from.read(&mut buffer).await?;
+        let stream: &TcpStream = from.as_ref();
+        stream.readable().await?;
+        let (n, at) = match stream.try_io(Interest::READABLE, || read(stream, &mut buffer)) {
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => continue,
+            read => read?,
+        };
         if n == 0 {
             return Ok(());
         }
-        let read = (seen.start.elapsed().as_micros(), n, direction);
-        seen.reads.lock().unwrap_or_else(PoisonError::into_inner).push(read);
+        seen.reads().push((at, n, direction));
         to.write_all(&buffer[..n]).await?;
     }
+}
+
+/// Bytes, and when the kernel got the last of them.
+fn read(stream: &TcpStream, buffer: &mut [u8]) -> std::io::Result<(usize, Option<i64>)> {
+    let (mut into, mut space) = ([IoSliceMut::new(buffer)], nix::cmsg_space!(nix::sys::time::TimeSpec));
+    let message =
+        recvmsg::<SockaddrStorage>(stream.as_raw_fd(), &mut into, Some(&mut space), MsgFlags::empty())?;
+    let at = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::ScmTimestampns(at) => Some(at.tv_sec() * 1_000_000 + at.tv_nsec() / 1000),
+        _ => None,
+    });
+    Ok((message.bytes, at))
 }
