@@ -143,7 +143,7 @@ impl Node {
             node_id,
             receipt_key,
             receipts: AtomicU64::new(0),
-            moments: Moments::new().ok_or(NoKeys)?,
+            moments: Moments::new().map_err(|_no_random| NoKeys)?,
             claims,
             clock,
             gpus: gpus.map(|attester| Gpus { attester, asking: Mutex::new(()) }),

@@ -22,7 +22,7 @@ use crate::node::Node;
 use crate::ticks::Ticks;
 
 /// Ticks of a second. An answer has a multiple of so many.
-const TICKS: u32 = 20;
+const SECOND: u32 = 20;
 /// Cells of a tick in answers with vectors.
 const MANY: usize = 16;
 
@@ -45,7 +45,8 @@ pub(super) fn padded(
 ) -> Response<Body> {
     let (state, waiting) = (State::Answering(Box::pin(answer)), BytesMut::new());
     let mut response = Response::new(
-        Padded { node, state, rate, ticks: Ticks::new(), waiting, room: None, sent: 0 }.boxed_unsync(),
+        Padded { node, state, rate, waiting, room: None, ticks: Ticks::default(), ticked: 0, frame: None }
+            .boxed_unsync(),
     );
     response.headers_mut().insert(PAD_HEADER, HeaderValue::from_static("1"));
     response
@@ -55,13 +56,15 @@ struct Padded {
     node: Arc<Node>,
     state: State,
     rate: Rate,
-    ticks: Ticks,
     /// What was not sent yet.
     waiting: BytesMut,
     /// For all of it, until it has gone.
     room: Option<Room>,
-    /// Ticks so far.
-    sent: u32,
+    ticks: Ticks,
+    /// How many there were.
+    ticked: u32,
+    /// For the next one, which is near.
+    frame: Option<Bytes>,
 }
 
 enum State {
@@ -108,14 +111,21 @@ impl Padded {
         }
     }
 
-    /// Cells of this tick.
+    /// Cells of the next tick.
     fn cells(&self) -> usize {
         let left = self.waiting.len().div_ceil(CELL_CONTENT) + 1; // and the one that ends it
         match self.rate {
             Rate::Text => 1,
-            Rate::Vectors if left > MANY * TICKS as usize => left.next_power_of_two(),
+            Rate::Vectors if left > MANY * SECOND as usize => left.next_power_of_two(),
             Rate::Vectors => MANY,
         }
+    }
+
+    fn next_frame(&mut self) -> Bytes {
+        let cells = self.cells();
+        let mut frame = BytesMut::with_capacity(cells * CELL_LEN);
+        (0..cells).for_each(|_| frame.extend_from_slice(&encode_cell(&self.next_cell())));
+        frame.freeze()
     }
 
     fn next_cell(&mut self) -> Cell {
@@ -151,16 +161,20 @@ impl HttpBody for Padded {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = self.get_mut();
-        this.pull(cx);
-        if matches!(this.state, State::Ended) && this.sent.is_multiple_of(TICKS) {
-            return Poll::Ready(None);
+        if this.frame.is_none() {
+            // Of the first nothing depends, not even its time.
+            if this.ticked > 0 {
+                this.pull(cx);
+            }
+            if matches!(this.state, State::Ended) && this.ticked.is_multiple_of(SECOND) {
+                return Poll::Ready(None);
+            }
+            ready!(this.ticks.poll_nearly(cx));
+            this.frame = Some(this.next_frame());
         }
         ready!(this.ticks.poll(this.node.moments(), cx));
-        this.sent = this.sent.wrapping_add(1);
-        let cells = this.cells();
-        let mut sent = BytesMut::with_capacity(cells * CELL_LEN);
-        (0..cells).for_each(|_| sent.extend_from_slice(&encode_cell(&this.next_cell())));
-        Poll::Ready(Some(Ok(Frame::data(sent.freeze()))))
+        this.ticked = this.ticked.wrapping_add(1);
+        Poll::Ready(this.frame.take().map(|frame| Ok(Frame::data(frame))))
     }
 }
 
@@ -171,6 +185,7 @@ mod tests {
     use crate::node::Claims;
     use cocoon_attestation::wire::Cells;
     use cocoon_attestation::{Digest, UnixTime};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     fn node() -> Arc<Node> {
         let digest = Digest([0; 32]);
@@ -214,5 +229,22 @@ mod tests {
             [&(32_768 * CELL_LEN)]
         );
         assert!(many.1.ends_with(&large));
+    }
+
+    #[tokio::test]
+    async fn the_first_cell_leaves_before_anything_is_computed() {
+        let begun = Arc::new(AtomicBool::new(false));
+        let answer = {
+            let begun = Arc::clone(&begun);
+            async move {
+                begun.store(true, Ordering::Relaxed);
+                Response::new(whole(vec![7; 30].into()))
+            }
+        };
+        let mut body = padded(answer, node(), Rate::Text).into_body();
+        for known in [false, true] {
+            assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().len(), CELL_LEN);
+            assert_eq!(begun.load(Ordering::Relaxed), known);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What a host sees of streams whose topics and lengths are known: `scripts/bench --leak` trains classifiers on it.
 //!
-//! One JSON object a line on standard output: padding profile, topic, length, milliseconds to the first text, and what passed: for each read of
+//! One JSON object a line on standard output: padding profile, topic, question, length, milliseconds to the first text, and what passed: for each read of
 //! the host microseconds, bytes, and 1 if they came from the enclave. Times are the kernel's, of when it got the bytes, as a
 //! network card's would be: those of a program also say how long its own processor took to wake, which no real host depends on.
 
@@ -24,7 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 #[derive(Debug, Parser)]
 struct Cli {
     /// Streams of each padding profile
-    #[arg(long, value_name = "N", default_value_t = 240)]
+    #[arg(long, value_name = "N", default_value_t = 384)]
     streams: usize,
 }
 
@@ -40,13 +40,13 @@ const LENGTHS: [u32; 2] = [8, 24];
 
 /// What passed through the host on one connection.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<Read>>>);
+struct Seen(Arc<Mutex<Vec<Passed>>>);
 
 /// Microseconds (as a clock has them; none of what came before the kernel was asked for times), bytes, and 1 if they came from the enclave.
-type Read = (Option<i64>, usize, u8);
+type Passed = (Option<i64>, usize, u8);
 
 impl Seen {
-    fn reads(&self) -> MutexGuard<'_, Vec<Read>> {
+    fn reads(&self) -> MutexGuard<'_, Vec<Passed>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -66,17 +66,18 @@ async fn record(enclave: &str, policy: &Policy, streams: usize) -> anyhow::Resul
     for stream in 0..streams {
         let (topic, length) = kind(stream);
         let (what, things) = TOPICS[topic];
-        let question = format!("{what} {}?", things[stream / (TOPICS.len() * LENGTHS.len()) % things.len()]);
+        let thing = stream / (TOPICS.len() * LENGTHS.len()) % things.len();
+        let question = format!("{what} {}?", things[thing]);
         for padded in [false, true] {
             let mut request = ChatRequest::new(model, question.as_str());
             (request.max_tokens, request.seed) = (Some(LENGTHS[length]), Some(stream as u64));
-            let (seen, first) = one(enclave, policy, &request, padded, any(stream)).await?;
+            let (seen, first) = one(enclave, policy, &request, padded, pause(stream)).await?;
             let mut reads = Vec::new();
             for (at, bytes, direction) in seen.reads().clone() {
                 reads.push((at.context("the kernel gives no times of receipt")?, bytes, direction));
             }
             let line = json!({
-                "pad": u8::from(padded), "topic": topic, "length": length, "first_ms": first, "reads": reads,
+                "pad": u8::from(padded), "topic": topic, "question": topic * things.len() + thing, "length": length, "first_ms": first, "reads": reads,
             });
             writeln!(out, "{line}")?;
         }
@@ -95,18 +96,18 @@ fn kind(stream: usize) -> (usize, usize) {
 }
 
 /// Up to 50 ms.
-fn any(stream: usize) -> Duration {
+fn pause(stream: usize) -> Duration {
     let [first, second, ..] = Digest::of(format!("moment {stream}").as_bytes()).0;
     Duration::from_millis(50) * u16::from_be_bytes([first, second]).into() / 0x1_0000
 }
 
-/// One question on its own connection, asked after `moment`; what was seen of it, and milliseconds to the first text.
+/// One question on its own connection, asked after `pause`; what was seen of it, and milliseconds to the first text.
 async fn one(
     enclave: &str,
     policy: &Policy,
     request: &ChatRequest,
     padded: bool,
-    moment: Duration,
+    pause: Duration,
 ) -> anyhow::Result<(Seen, f64)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
@@ -115,7 +116,7 @@ async fn one(
     let session = connect(&address, policy.clone()).await?;
     let session = if padded { session } else { session.without_padding() };
     // What came before is the same for all, and people ask whenever they like: not a fixed time after the enclave's last cell.
-    tokio::time::sleep(moment).await;
+    tokio::time::sleep(pause).await;
     seen.reads().clear();
     let asked = Instant::now();
     let mut answer = session.chat(request).await?;
@@ -155,9 +156,9 @@ async fn pass(
     loop {
         let stream: &TcpStream = from.as_ref();
         stream.readable().await?;
-        let (n, at) = match stream.try_io(Interest::READABLE, || read(stream, &mut buffer)) {
+        let (n, at) = match stream.try_io(Interest::READABLE, || receive(stream, &mut buffer)) {
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => continue,
-            read => read?,
+            received => received?,
         };
         if n == 0 {
             return Ok(());
@@ -168,7 +169,7 @@ async fn pass(
 }
 
 /// Bytes, and when the kernel got the last of them.
-fn read(stream: &TcpStream, buffer: &mut [u8]) -> std::io::Result<(usize, Option<i64>)> {
+fn receive(stream: &TcpStream, buffer: &mut [u8]) -> std::io::Result<(usize, Option<i64>)> {
     let (mut into, mut space) = ([IoSliceMut::new(buffer)], nix::cmsg_space!(nix::sys::time::TimeSpec));
     let message =
         recvmsg::<SockaddrStorage>(stream.as_raw_fd(), &mut into, Some(&mut space), MsgFlags::empty())?;
