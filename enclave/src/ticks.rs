@@ -3,7 +3,8 @@
 //! A timer is late by up to two milliseconds, by how much depends on what processors do meanwhile, and so would tell a host for how long the
 //! engine was at work on an answer. Here somebody is awake before each moment, for all answers: it costs one thread two of 50
 //! milliseconds. Even then the sending of a cell takes some 30 µs more or less while the engine computes, from which a classifier tells
-//! the length at 0.8: so each moment is up to 10 ms late by chance, which hides that.
+//! the length at 0.8: so each moment is up to 10 ms late by chance, which hides that. (Not from a host that has an answer of its own running and compares; such a host
+//! sees the engine at work anyway.)
 
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,8 +1,9 @@
 """What can be told of a stream from what its host saw: reads the lines of `cocoon-leak` on standard input.
 
-For each padding profile a random forest (500 trees) and a logistic regression guess topic and length from the sizes and times of what passed, in
-6-fold cross-validation; no question is in two folds, so that none is known again. Of both the better one counts. Chance is what they reach, of
-padded streams, with labels that were dealt out anew: mean and standard deviation of many deals.
+For each padding profile a random forest (200 trees) and a logistic regression guess topic, length and question from the sizes and times of what
+passed, in 6-fold cross-validation. For topic and length no question is in two folds, so that none is known again. Of both classifiers the
+better one counts. Chance is what they reach, of padded streams, with labels that were dealt out anew: mean and standard deviation of many
+deals, and p, the share of these that is as good as the truth.
 """
 
 import json
@@ -11,12 +12,12 @@ import sys
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 FIRST = 60  # reads that are looked at one by one
-DEALS = 20
+DEALS = 39
 
 
 def features(stream):
@@ -35,29 +36,39 @@ def features(stream):
 
 
 def classifiers():
-    yield RandomForestClassifier(n_estimators=500, random_state=0, n_jobs=-1)
+    yield RandomForestClassifier(n_estimators=200, random_state=0, n_jobs=-1)
     # Sees a shift of many cells that is too small in each.
     yield make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
 
 
-def accuracy(x, labels, questions, seed=0):
-    folds = list(StratifiedGroupKFold(n_splits=6, shuffle=True, random_state=seed).split(x, labels, questions))
+def accuracy(label, x, labels, questions):
+    """Of labels for each stream."""
+    if label == "question":
+        folds = StratifiedKFold(n_splits=6, shuffle=True, random_state=0).split(x, labels)
+    else:
+        folds = StratifiedGroupKFold(n_splits=6, shuffle=True, random_state=0).split(x, labels, questions)
+    folds = list(folds)
     return max(cross_val_score(classifier, x, labels, cv=folds).mean() for classifier in classifiers())
 
 
 def dealt(label, labels, questions, random):
-    """Labels by chance, each as often as before; a question keeps to one topic."""
+    """Labels by chance, each as often as before: a question keeps to one topic, and is as often short and long."""
     if label == "topic":
-        topics = {question: topic for question, topic in zip(questions, labels)}
+        topics = dict(zip(questions, labels))
         topics = dict(zip(topics, random.permutation(list(topics.values()))))
         return np.array([topics[question] for question in questions])
+    if label == "length":
+        labels = labels.copy()
+        for question in set(questions):
+            labels[questions == question] = random.permutation(labels[questions == question])
+        return labels
     return random.permutation(labels)
 
 
 def main():
     streams = [json.loads(line) for line in sys.stdin]
     random = np.random.default_rng(0)
-    costs, reached = {}, {"topic": [], "length": []}
+    costs, reached = {}, {"topic": [], "length": [], "question": []}
     for pad in (0, 1):
         of_profile = [stream for stream in streams if stream["pad"] == pad]
         x = np.stack([features(stream) for stream in of_profile])
@@ -66,17 +77,21 @@ def main():
         costs[pad] = {
             "bytes": float(np.median(down)),
             "seconds": float(np.median(seconds)),
-            "first_ms": float(np.nanmedian([s["first_ms"] for s in of_profile])),
+            "first_ms": float(np.nanmedian([s["first_ms"] or np.nan for s in of_profile])),
         }
-        questions = [stream["question"] for stream in of_profile]
+        questions = np.array([stream["question"] for stream in of_profile])
         for label, cells in reached.items():
             labels = np.array([stream[label] for stream in of_profile])
-            cells.append(f"{accuracy(x, labels, questions):.2f}")
+            truth = accuracy(label, x, labels, questions)
+            cells.append(f"{truth:.3f}")
             if pad == 1:
-                deals = [accuracy(x, dealt(label, labels, questions, random), questions, n) for n in range(DEALS)]
-                cells.append(f"{np.mean(deals):.2f} ± {np.std(deals):.2f}")
+                deals = np.array(
+                    [accuracy(label, x, dealt(label, labels, questions, random), questions) for _ in range(DEALS)]
+                )
+                p = (1 + (deals >= truth).sum()) / (1 + DEALS)
+                cells += [f"{deals.mean():.3f} ± {deals.std():.3f}", f"{p:.2f}"]
     print(f"{len(streams) // 2} streams of each profile\n")
-    print("| What the host can tell | `pad=0` | `pad=1` | by chance |\n|---|---|---|---|")
+    print("| What the host can tell | `pad=0` | `pad=1` | by chance | p |\n|---|---|---|---|---|")
     for label, cells in reached.items():
         print(f"| {label} | {' | '.join(cells)} |")
     print("\n| What it costs, median | `pad=0` | `pad=1` |\n|---|---|---|")

@@ -277,7 +277,8 @@ fn the_verifier_reaches_for_nothing() {
 
 #[test]
 fn an_enclave_without_the_feature_has_no_simulated_platform() {
-    let (with, without) = (binary("cocoon-enclave"), target_dir().join("without-sim/cocoon-enclave"));
+    let [with, without] =
+        ["with-sim", "without-sim"].map(|folder| target_dir().join(folder).join("cocoon-enclave"));
     // Texts, which remain when symbols are stripped.
     for needle in ["Cocoon simulated platform", "sim_generating", "vcek.key"] {
         assert!(!has(&without, needle), "the enclave without `sim` contains {needle}");
