@@ -77,7 +77,8 @@ async fn record(enclave: &str, policy: &Policy, streams: usize) -> anyhow::Resul
                 reads.push((at.context("the kernel gives no times of receipt")?, bytes, direction));
             }
             let line = json!({
-                "pad": u8::from(padded), "topic": topic, "question": topic * things.len() + thing, "length": length, "first_ms": first, "reads": reads,
+                "pad": u8::from(padded), "topic": topic, "question": topic * things.len() + thing,
+                "length": length, "first_ms": first, "reads": reads,
             });
             writeln!(out, "{line}")?;
         }

@@ -207,7 +207,9 @@ fn deny_toml_is_kept() {
 
 /// Texts that only a binary with that code has: symbols of a debug build, and string constants.
 fn has(path: &Path, needle: &str) -> bool {
-    contains(&std::fs::read(path).unwrap(), needle.as_bytes())
+    let program = std::fs::read(path);
+    let program = program.unwrap_or_else(|e| panic!("{}: {e}; scripts/test builds it", path.display()));
+    contains(&program, needle.as_bytes())
 }
 
 #[test]
